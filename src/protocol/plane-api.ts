@@ -1,0 +1,169 @@
+/**
+ * What bore-servers and backends say to each other, over HTTP with JSON. Every call carries the internal key in
+ * {@link INTERNAL_KEY_HEADER}.
+ *
+ *     bore-server                                                  backend
+ *       | -- POST /api/v1/internal/servers/register -----------------> |   once at start, again when told SERVER_UNKNOWN
+ *       | -- POST /api/v1/internal/servers/:id/heartbeat ------------> |   every heartbeatIntervalMs, and at once when a
+ *       | <----------------------- orders: what to close, drain ------ |   session ends
+ *       | -- POST /api/v1/internal/tunnels/authorize ----------------> |   for each client that says Hello
+ *       | <- POST {adminUrl}/tunnels/:id/close ----------------------- |   a tunnel was deleted
+ */
+import { z } from 'zod';
+
+/** Header that carries the internal key, both ways. */
+export const INTERNAL_KEY_HEADER = 'x-internal-api-key';
+
+/** Path prefix of the routes that only bore-servers call. */
+export const INTERNAL_PREFIX = '/api/v1/internal';
+
+/** An operator's name for a bore-server; also a Prometheus label and a Kubernetes pod name. */
+export const ServerId = z
+  .string()
+  .regex(/^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$/i, 'letters, digits, dots and dashes, at most 63')
+  .describe('The operator’s own id of a bore-server');
+
+/** A port that something listens on. */
+export const ListenPort = z.int().min(1).max(65_535);
+
+/** Public name or address of a bore-server, as clients will type it. */
+export const HostName = z
+  .string()
+  .max(253)
+  .regex(
+    /^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$|^[0-9a-f:]*:[0-9a-f:.]*$/i,
+    'a host name or an IP address',
+  );
+
+/** A region or site name. */
+export const Location = z
+  .string()
+  .regex(/^[a-z0-9]([a-z0-9._-]{0,62})$/i, 'letters, digits, dots, dashes and underscores, at most 63');
+
+/** Why a client session ended. */
+export const SessionEndReason = z.enum([
+  /** The client closed its control connection. */
+  'client_closed',
+  /** The client vanished: reset, or dead by TCP keepalive. */
+  'client_lost',
+  /** The same tunnel connected again. */
+  'taken_over',
+  /** Ordered by the backend: deleted, expired, revoked. */
+  'ordered',
+  /** The bore-server is stopping. */
+  'server_stopping',
+  /** The client broke the wire protocol. */
+  'protocol_error',
+]);
+export type SessionEndReason = z.infer<typeof SessionEndReason>;
+
+/** Names one client session of one tunnel. `epoch` grows with each session of the tunnel (G3). */
+const SessionRef = z.object({ tunnelId: z.guid(), sessionId: z.guid(), epoch: z.int().min(1) });
+export type SessionRef = z.infer<typeof SessionRef>;
+
+/** A bore-server presents itself. What it leaves out keeps what an administrator set, or the backend's default. */
+export const RegisterRequest = z.strictObject({
+  serverId: ServerId,
+  /** New for every process: a later registration supersedes an earlier one of the same server id. */
+  instanceId: z.guid(),
+  host: HostName.optional(),
+  controlPort: ListenPort,
+  /** Where backends reach its admin surface, e.g. `http://10.0.0.7:7836`. */
+  adminUrl: z.url({ protocol: /^https?$/ }).max(512),
+  location: Location.optional(),
+  /** Public ports, both inclusive. */
+  portRange: z
+    .strictObject({ min: ListenPort, max: ListenPort })
+    .refine(({ min, max }) => min <= max, 'min must not exceed max'),
+  maxTunnels: z.int().min(1).max(65_535).optional(),
+  maxBandwidthMbps: z.int().min(1).max(1_000_000).optional(),
+});
+export type RegisterRequest = z.infer<typeof RegisterRequest>;
+
+export const RegisterResponse = z.object({
+  /** The server counts as lost when no heartbeat came for this long. Several heartbeat intervals. */
+  leaseSeconds: z.int().min(1),
+  heartbeatIntervalMs: z.int().min(10),
+  /** Tunnels this server may carry at once, as the control plane counts them. */
+  maxTunnels: z.int().min(1),
+});
+export type RegisterResponse = z.infer<typeof RegisterResponse>;
+
+/** A bore-server is alive; what it carries, and which sessions ended since the last answered heartbeat. */
+export const HeartbeatRequest = z.strictObject({
+  instanceId: z.guid(),
+  /** It takes no new tunnels. */
+  draining: z.boolean(),
+  load: z.strictObject({
+    /** Visitor connections open now. */
+    connections: z.int().min(0),
+    /** Mean over the time since the last heartbeat, both directions added. */
+    bandwidthMbps: z.number().min(0),
+  }),
+  /** Every session it carries now: at most one for each of its ports. */
+  sessions: z.array(SessionRef).max(65_535),
+  /** Sent again until a heartbeat is answered; applying one twice changes nothing. */
+  ended: z.array(SessionRef.extend({ reason: SessionEndReason })).max(65_535),
+});
+export type HeartbeatRequest = z.infer<typeof HeartbeatRequest>;
+
+export const HeartbeatResponse = z.object({
+  /** Whether an administrator wants the server drained. */
+  drain: z.boolean(),
+  /** Sessions that must not be there: their tunnel was closed, or another session has taken it. */
+  close: z.array(SessionRef.extend({ reason: z.string() })),
+});
+export type HeartbeatResponse = z.infer<typeof HeartbeatResponse>;
+
+/** A client said Hello: may it carry a tunnel of this server? */
+export const AuthorizeRequest = z.strictObject({
+  serverId: ServerId,
+  instanceId: z.guid(),
+  /** The public port it asked for; 0: find the tunnel by the answer, among this server's open ones. */
+  port: z.int().min(0).max(65_535),
+  challenge: z.guid(),
+  /** The client's answer to the challenge, as sent. */
+  tag: z.string().max(256),
+  /** The session that begins if this is granted; chosen by the bore-server. */
+  sessionId: z.guid(),
+  /** The client's IP address. */
+  clientAddress: z.string().max(64),
+});
+export type AuthorizeRequest = z.infer<typeof AuthorizeRequest>;
+
+/** Leave to carry one tunnel. Holds the tunnel's key: never log it. */
+export const Grant = z.object({
+  tunnelId: z.guid(),
+  sessionId: z.guid(),
+  epoch: z.int().min(1),
+  port: ListenPort,
+  /** HMAC key of the wire protocol, 64 hex digits. */
+  key: z.string().regex(/^[0-9a-f]{64}$/),
+  /** Visitor connections at once; null: the server's own limit. */
+  maxConnections: z.int().min(1).nullable(),
+});
+export type Grant = z.infer<typeof Grant>;
+
+/** Backend → bore-server: end whatever carries this tunnel. */
+export const CloseTunnelRequest = z.strictObject({ reason: z.string().max(64) });
+export type CloseTunnelRequest = z.infer<typeof CloseTunnelRequest>;
+
+export const CloseTunnelResponse = z.object({
+  /** Whether a session was there to close. */
+  closed: z.boolean(),
+});
+export type CloseTunnelResponse = z.infer<typeof CloseTunnelResponse>;
+
+/**
+ * Refusals of the internal API that a bore-server acts upon, as `code` of the problem document.
+ * Anything else, a time-out included, means "the backend is not there now".
+ */
+export const PlaneErrorCode = z.enum([
+  /** Heartbeat or authorize of a server that is not registered: register again. */
+  'SERVER_UNKNOWN',
+  /** Another process has registered under this id since: stop. */
+  'SERVER_SUPERSEDED',
+  /** Authorize: no open tunnel of this server answers to that port and secret. */
+  'INVALID_SECRET',
+]);
+export type PlaneErrorCode = z.infer<typeof PlaneErrorCode>;
