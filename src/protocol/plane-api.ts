@@ -92,6 +92,8 @@ export type RegisterResponse = z.infer<typeof RegisterResponse>;
 /** A bore-server is alive; what it carries, and which sessions ended since the last answered heartbeat. */
 export const HeartbeatRequest = z.strictObject({
   instanceId: z.guid(),
+  /** Grows by one with each heartbeat of a process: one that arrives late, behind a later one, changes nothing. */
+  sequence: z.int().min(1),
   /** It takes no new tunnels. */
   draining: z.boolean(),
   load: z.strictObject({
