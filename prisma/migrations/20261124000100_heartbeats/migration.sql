@@ -56,7 +56,7 @@ BEGIN
   RETURN QUERY
     SELECT 'applied', server.drain_requested OR server.state = 'disabled', coalesce(jsonb_agg(jsonb_build_object(
       'tunnelId', c."tunnelId", 'sessionId', c."sessionId", 'epoch', c.epoch,
-      'reason', CASE WHEN t.state = 'closed' THEN t.close_reason WHEN t.id IS NULL THEN 'unknown' ELSE 'superseded' END
+      'reason', CASE WHEN t.state = 'closed' THEN coalesce(t.close_reason, 'closed') WHEN t.id IS NULL THEN 'unknown' ELSE 'superseded' END
     )), '[]'::jsonb)
     FROM jsonb_to_recordset(sessions_) AS c ("tunnelId" uuid, "sessionId" uuid, epoch integer)
     LEFT JOIN tunnels t ON t.id = c."tunnelId" AND t.server_id = server_id_

@@ -1,0 +1,38 @@
+import { Module, StandardSchemaSerializerInterceptor } from '@nestjs/common';
+import { APP_FILTER, APP_INTERCEPTOR, APP_PIPE } from '@nestjs/core';
+
+import { AuthModule } from './auth/auth.module.js';
+import { CapacityModule } from './capacity/capacity.module.js';
+import { HealthModule } from './health/health.module.js';
+import { JobsModule } from './jobs/jobs.module.js';
+import { MetricsModule } from './metrics/metrics.module.js';
+import { ConfigModule } from './platform/config/config.module.js';
+import { DatabaseModule } from './platform/database/database.module.js';
+import { LifecycleModule } from './platform/http/lifecycle.js';
+import { ProblemFilter } from './platform/http/problem.filter.js';
+import { createValidationPipe } from './platform/http/validation.pipe.js';
+import { LoggingModule } from './platform/logging/logging.module.js';
+import { ServersModule } from './servers/servers.module.js';
+import { TunnelsModule } from './tunnels/tunnels.module.js';
+
+@Module({
+  imports: [
+    ConfigModule,
+    LoggingModule,
+    LifecycleModule,
+    DatabaseModule,
+    AuthModule,
+    ServersModule,
+    CapacityModule,
+    TunnelsModule,
+    JobsModule,
+    MetricsModule,
+    HealthModule,
+  ],
+  providers: [
+    { provide: APP_FILTER, useClass: ProblemFilter },
+    { provide: APP_PIPE, useFactory: createValidationPipe },
+    { provide: APP_INTERCEPTOR, useClass: StandardSchemaSerializerInterceptor },
+  ],
+})
+export class AppModule {}

@@ -1,0 +1,33 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { PassportStrategy } from '@nestjs/passport';
+import { ExtractJwt, Strategy } from 'passport-jwt';
+
+import { CONFIG, type Config } from '../platform/config/config.js';
+import type { Caller } from '../platform/http/route-metadata.js';
+import { ACCESS_TOKEN_CHECKS, AccessTokenPayload, signingKeyOf } from './access-token.js';
+import { AuthSessionsRepository } from './auth-sessions.repository.js';
+
+/**
+ * Checks the bearer token, then the session it names: a logout, a suspension or a change of role counts from the next
+ * request on, and not when the token expires (OWASP ASVS 5.0, 7.4.1).
+ */
+@Injectable()
+export class JwtStrategy extends PassportStrategy(Strategy) {
+  constructor(
+    @Inject(CONFIG) config: Config,
+    private readonly sessions: AuthSessionsRepository,
+  ) {
+    super({
+      jwtFromRequest: ExtractJwt.fromAuthHeaderAsBearerToken(),
+      secretOrKey: signingKeyOf(config),
+      ...ACCESS_TOKEN_CHECKS,
+    });
+  }
+
+  async validate(payload: unknown): Promise<Caller | null> {
+    const token = AccessTokenPayload.safeParse(payload);
+    if (!token.success) return null;
+    const session = await this.sessions.findAlive(token.data.sid, token.data.sub);
+    return session && { ...session, userId: session.id };
+  }
+}

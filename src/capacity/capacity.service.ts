@@ -1,0 +1,22 @@
+import { Injectable } from '@nestjs/common';
+
+import type { CapacityView } from './capacity.js';
+import { CapacityRepository } from './capacity.repository.js';
+
+/** Says how full the fleet is. Admission itself is decided by the database (`open_tunnel`), never from these figures. */
+@Injectable()
+export class CapacityService {
+  constructor(private readonly slots: CapacityRepository) {}
+
+  async show(): Promise<CapacityView> {
+    const [{ capacity, open }, locations] = await Promise.all([this.slots.totals(), this.slots.locations()]);
+    const free = Math.max(0, capacity - open);
+    return { capacity, open, free, locations: locations.map((row) => ({ ...row, free: Math.min(row.free, free) })) };
+  }
+
+  /** Open tunnels as a share of all slots, the reserved ones included, in percent; 100 when there are no slots. */
+  async utilizationPercent(): Promise<number> {
+    const { total, open } = await this.slots.totals();
+    return total === 0 ? 100 : (open / total) * 100;
+  }
+}

@@ -1,0 +1,71 @@
+import { setTimeout } from 'node:timers/promises';
+
+import { Controller, Get, Header, UseFilters } from '@nestjs/common';
+import { ApiTags } from '@nestjs/swagger';
+import { HealthCheck, HealthCheckService, type HealthCheckResult, HealthIndicatorService } from '@nestjs/terminus';
+
+import { Database } from '../platform/database/database.js';
+import { Lifecycle } from '../platform/http/lifecycle.js';
+import { Public } from '../platform/http/route-metadata.js';
+import { HealthFilter } from './health.filter.js';
+
+/** A load balancer asks every few seconds and gives up after a few: answer before it does. */
+const DATABASE_TIMEOUT_MS = 2_000;
+
+@ApiTags('health')
+@Public()
+@UseFilters(HealthFilter)
+@Controller('health')
+export class HealthController {
+  constructor(
+    private readonly health: HealthCheckService,
+    private readonly indicators: HealthIndicatorService,
+    private readonly database: Database,
+    private readonly lifecycle: Lifecycle,
+  ) {}
+
+  /** For load balancers: the same answer as `ready`. */
+  @Get()
+  @Header('cache-control', 'no-store')
+  @HealthCheck()
+  check(): Promise<HealthCheckResult> {
+    return this.ready();
+  }
+
+  /** The process runs. Never looks at what it depends on: a restart would not mend that. */
+  @Get('live')
+  @Header('cache-control', 'no-store')
+  @HealthCheck()
+  live(): Promise<HealthCheckResult> {
+    return this.health.check([]);
+  }
+
+  /** Whether requests should be sent here: the database answers, and the process is not stopping. */
+  @Get('ready')
+  @Header('cache-control', 'no-store')
+  @HealthCheck()
+  ready(): Promise<HealthCheckResult> {
+    return this.health.check([() => this.checkLifecycle(), () => this.checkDatabase()]);
+  }
+
+  private checkLifecycle() {
+    const indicator = this.indicators.check('lifecycle');
+    return this.lifecycle.draining ? indicator.down('draining') : indicator.up();
+  }
+
+  private async checkDatabase() {
+    const indicator = this.indicators.check('database');
+    try {
+      await Promise.race([this.database.$queryRaw`SELECT 1`, lateAfter(DATABASE_TIMEOUT_MS)]);
+      return indicator.up();
+    } catch {
+      // the reason names hosts and users: it is in the log of whoever needed the database, not in a public answer
+      return indicator.down('not reachable');
+    }
+  }
+}
+
+async function lateAfter(milliseconds: number): Promise<never> {
+  await setTimeout(milliseconds, undefined, { ref: false });
+  throw new Error('no answer in time');
+}

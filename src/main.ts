@@ -1,0 +1,77 @@
+import { existsSync } from 'node:fs';
+import { loadEnvFile } from 'node:process';
+
+import { NestFactory } from '@nestjs/core';
+import type { NestFastifyApplication } from '@nestjs/platform-fastify';
+import type { Logger } from 'pino';
+
+import { AppModule } from './app.module.js';
+import { HttpMetrics } from './metrics/http-metrics.js';
+import { serveOpenApi } from './openapi.js';
+import { CONFIG, type Config, ConfigError, readConfig } from './platform/config/config.js';
+import { createHttpServer, installHooks } from './platform/http/http-server.js';
+import { Lifecycle } from './platform/http/lifecycle.js';
+import { createLogger, LOGGER, NestLogger } from './platform/logging/logger.js';
+
+/** Requests under way get this long after the drain; then the process goes all the same. */
+const CLOSE_TIMEOUT_MS = 10_000;
+
+async function start(): Promise<void> {
+  const adapter = createHttpServer();
+  const config = readConfig(process.env);
+  const bootLogger = createLogger(config.LOG_LEVEL);
+  const app = await NestFactory.create<NestFastifyApplication>(AppModule, adapter, {
+    logger: new NestLogger(bootLogger),
+    abortOnError: false,
+  });
+  const logger = app.get<Logger>(LOGGER);
+  const lifecycle = app.get(Lifecycle);
+  const server = adapter.getInstance();
+  installHooks(server, logger, lifecycle);
+  app.get(HttpMetrics, { strict: false }).install(server);
+
+  app.setGlobalPrefix('api/v1', { exclude: ['health', 'health/live', 'health/ready', 'metrics'] });
+  const { ALLOWED_ORIGINS } = app.get<Config>(CONFIG);
+  if (ALLOWED_ORIGINS.length > 0) app.enableCors({ origin: [...ALLOWED_ORIGINS], maxAge: 600 });
+  serveOpenApi(app);
+
+  stopOnSignals(app, lifecycle, logger, config.SHUTDOWN_DRAIN_SECONDS);
+  await app.listen(config.PORT, config.HOST);
+  const address = app.getHttpServer().address();
+  logger.info({ host: config.HOST, port: typeof address === 'object' ? address?.port : undefined }, 'listening');
+}
+
+/** First signal: say no in /health/ready, wait for load balancers to see it, finish what is under way. Second: now. */
+function stopOnSignals(app: NestFastifyApplication, lifecycle: Lifecycle, logger: Logger, drainSeconds: number): void {
+  const stop = async (signal: NodeJS.Signals): Promise<void> => {
+    if (lifecycle.draining) process.exit(1);
+    logger.info({ signal }, 'draining');
+    lifecycle.drain();
+    await new Promise((resolve) => setTimeout(resolve, drainSeconds * 1000));
+    setTimeout(() => {
+      logger.error('requests or connections did not end in time');
+      process.exit(1);
+    }, CLOSE_TIMEOUT_MS).unref();
+    await app.close();
+    logger.info('stopped');
+    process.exit(0);
+  };
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(signal, () => {
+      stop(signal).catch((err: unknown) => {
+        logger.fatal({ err }, 'stopping failed');
+        process.exit(1);
+      });
+    });
+  }
+}
+
+if (existsSync('.env')) loadEnvFile('.env');
+try {
+  await start();
+} catch (error) {
+  process.stderr.write(
+    `bore-backend could not start: ${error instanceof ConfigError ? error.message : String(error)}\n`,
+  );
+  process.exit(1);
+}

@@ -1,0 +1,29 @@
+import { Module } from '@nestjs/common';
+import { PrometheusModule } from '@willsoto/nestjs-prometheus';
+
+import { CapacityModule } from '../capacity/capacity.module.js';
+import { ServersModule } from '../servers/servers.module.js';
+import { TunnelsModule } from '../tunnels/tunnels.module.js';
+import { FleetMetrics, fleetMetricProviders } from './fleet-metrics.js';
+import { httpMetricProviders } from './http-metrics.js';
+import { MetricsController } from './metrics.controller.js';
+
+/** What the controller, which belongs to the Prometheus module, needs from ours. */
+@Module({
+  imports: [CapacityModule, ServersModule, TunnelsModule],
+  providers: [...fleetMetricProviders, ...httpMetricProviders],
+  exports: [FleetMetrics],
+})
+class MetricSourcesModule {}
+
+@Module({
+  imports: [
+    MetricSourcesModule,
+    PrometheusModule.registerAsync({
+      imports: [MetricSourcesModule],
+      useFactory: () => ({}),
+      controller: MetricsController,
+    }),
+  ],
+})
+export class MetricsModule {}

@@ -1,0 +1,150 @@
+import { z } from 'zod';
+
+/** Text that must not be shown: prints as `***` wherever it is logged or serialised. Read it with {@link reveal}. */
+export class Secret {
+  readonly #text: string;
+
+  constructor(text: string) {
+    this.#text = text;
+  }
+
+  reveal(): string {
+    return this.#text;
+  }
+
+  toString(): string {
+    return '***';
+  }
+
+  toJSON(): string {
+    return '***';
+  }
+}
+
+/** A setting is wrong; the message names every variable that is, one a line. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError';
+}
+
+/** 32 characters: the least that holds 128 bits in any usual encoding, and what HMAC-SHA256 asks for (RFC 7518 §3.2). */
+const SECRET_CHARS_MIN = 32;
+
+const flag = z.enum(['true', 'false', '1', '0']).transform((text) => text === 'true' || text === '1');
+const int = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
+const port = int(1, 65_535);
+const list = z.string().transform((text) =>
+  text
+    .split(',')
+    .map((item) => item.trim())
+    .filter(Boolean),
+);
+
+/** A dotenv file does not run commands: `$(openssl …)` in it is that text, the same on every installation. */
+const notACommand = (text: string) => !/\$\(|`/.test(text);
+const strong = z
+  .string()
+  .min(SECRET_CHARS_MIN, `must have at least ${SECRET_CHARS_MIN} characters, e.g. from: openssl rand -hex 32`)
+  .refine(notACommand, 'holds a shell command as text: run the command and put its output here')
+  .refine((text) => !/change[_-]?me|your_/i.test(text), 'is still the placeholder of the documentation');
+const secret = strong.transform((text) => new Secret(text));
+
+const Environment = z.object({
+  NODE_ENV: z.enum(['development', 'production', 'test']).default('development'),
+  /** Address to listen on. */
+  HOST: z.string().default('0.0.0.0'),
+  /** HTTP port; 0 takes a free one. */
+  PORT: int(0, 65_535).default(3000),
+  LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'),
+
+  JWT_SECRET: secret,
+  /** Between backends and bore-servers. Comma-separated for rotation: the first is sent, all are accepted. */
+  INTERNAL_API_KEY: list.pipe(z.array(strong).min(1)).transform((keys) => keys.map((key) => new Secret(key))),
+  /** Seals tunnel keys at rest. Comma-separated for rotation: the first seals, all open. */
+  TUNNEL_KEY_SECRET: list.pipe(z.array(strong).min(1)).transform((keys) => keys.map((key) => new Secret(key))),
+  /** Life of an access token, in seconds. */
+  ACCESS_TOKEN_SECONDS: int(30, 86_400).default(900),
+  /** Life of a login, in days; refreshing does not extend it. */
+  SESSION_DAYS: int(1, 365).default(30),
+  ADMIN_EMAIL: z.email().optional(),
+  ADMIN_PASSWORD: z
+    .string()
+    .min(12)
+    .max(128)
+    .transform((text) => new Secret(text))
+    .optional(),
+
+  DB_HOST: z.string().default('127.0.0.1'),
+  DB_PORT: port.default(5432),
+  DB_NAME: z.string().default('bore_db'),
+  DB_USER: z.string().default('bore_user'),
+  DB_PASSWORD: z
+    .string()
+    .refine(notACommand, 'holds a shell command as text')
+    .transform((text) => new Secret(text)),
+  /** Connections of this process. Over all backends: (DB_POOL_SIZE + queue connections) × processes < max_connections. */
+  DB_POOL_SIZE: int(2, 200).default(10),
+
+  /** Redis is not used yet: `true` is refused rather than ignored. */
+  REDIS_ENABLED: flag.refine((enabled) => !enabled, 'is not supported by this version: set it to false').default(false),
+
+  /** Limit of a bore-server that names none. */
+  MAX_TUNNELS_PER_SERVER: int(1, 65_535).default(100),
+  /** Mbit/s of a bore-server that names none, divided by its tunnels. */
+  MAX_BANDWIDTH_PER_TUNNEL: int(1, 1_000_000).default(100),
+  /** Tunnels open at once over all servers; not set: what the online servers can carry. */
+  TOTAL_SYSTEM_CAPACITY: int(1, 10_000_000).optional(),
+  RESERVED_CAPACITY_PERCENT: int(0, 99).default(20),
+  PLAN_FREE_TUNNELS: int(0, 65_535).default(1),
+  PLAN_PRO_TUNNELS: int(0, 65_535).default(5),
+  PLAN_ENTERPRISE_TUNNELS: int(0, 65_535).default(20),
+  /** How long a tunnel that nobody has connected keeps its port. */
+  PENDING_TUNNEL_SECONDS: int(1, 86_400).default(600),
+  /** How long a tunnel whose client is gone keeps its port. */
+  OFFLINE_TUNNEL_SECONDS: int(1, 2_592_000).default(3600),
+
+  /** Host and control port of a bore-server that names none. */
+  BORE_SERVER_HOST: z.string().default('127.0.0.1'),
+  BORE_SERVER_PORT: port.default(7835),
+  HEARTBEAT_INTERVAL_MS: int(50, 60_000).default(5000),
+  /** A bore-server is lost after this long without a heartbeat: three of them at the default. */
+  SERVER_LEASE_SECONDS: int(1, 600).default(15),
+  /** How often leases, deadlines and times to live are looked at: how late their end may come. */
+  HOUSEKEEPING_INTERVAL_MS: int(50, 60_000).default(5000),
+  /** How long to go on serving after `/health/ready` said no: longer than the load balancer's check interval. */
+  SHUTDOWN_DRAIN_SECONDS: int(0, 300).default(0),
+
+  /** Origins that browsers may call from; none by default. */
+  ALLOWED_ORIGINS: list.pipe(z.array(z.url())).default([]),
+});
+
+/** Everything that the environment decides, parsed. */
+export type Config = Readonly<z.output<typeof Environment>>;
+
+/** Injection token of {@link Config}. */
+export const CONFIG = Symbol('CONFIG');
+
+/**
+ * Reads and checks the environment. An empty variable counts as not set.
+ * @throws ConfigError naming every variable that is missing or wrong; values are never part of the message.
+ */
+export function readConfig(environment: NodeJS.ProcessEnv): Config {
+  const present = Object.fromEntries(
+    Object.entries(environment).filter(([, value]) => value !== undefined && value !== ''),
+  );
+  const parsed = Environment.safeParse(present);
+  if (!parsed.success) {
+    const lines = parsed.error.issues.map((issue) => `${String(issue.path[0])} ${describe(issue)}`);
+    throw new ConfigError([...new Set(lines)].join('\n'));
+  }
+  const config = parsed.data;
+  if (config.SERVER_LEASE_SECONDS * 1000 < config.HEARTBEAT_INTERVAL_MS * 2) {
+    throw new ConfigError(
+      'SERVER_LEASE_SECONDS must be at least two HEARTBEAT_INTERVAL_MS, or one late heartbeat loses a server',
+    );
+  }
+  return config;
+}
+
+function describe(issue: z.core.$ZodIssue): string {
+  return issue.code === 'invalid_type' && issue.input === undefined ? 'is missing' : issue.message;
+}

@@ -1,0 +1,68 @@
+import { randomUUID } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
+
+import { FastifyAdapter } from '@nestjs/platform-fastify';
+import type { FastifyInstance } from 'fastify';
+import type { Logger } from 'pino';
+
+import { INTERNAL_PREFIX } from '../../protocol/plane-api.js';
+import type { Lifecycle } from './lifecycle.js';
+
+/** The largest request of the public API is well below 1 KiB. */
+const BODY_BYTES_MAX = 64 * 1024;
+/** A heartbeat of a bore-server with a session on every port: 65,535 × 130 bytes. */
+const INTERNAL_BODY_BYTES_MAX = 9 * 1024 * 1024;
+/** A whole request must have arrived in this time, its headers in half of it: slow senders hold sockets. */
+const REQUEST_TIMEOUT_MS = 10_000;
+const HEADERS_TIMEOUT_MS = 5_000;
+/** How often Node looks for requests that are too slow; its default of 30 s would be the real limit. */
+const CHECK_INTERVAL_MS = 1_000;
+/** Longer than a load balancer keeps idle connections (nginx: 60 s), or it would send into a closed one. */
+const KEEP_ALIVE_TIMEOUT_MS = 75_000;
+
+/** An id that a proxy gave the request, where it is safe to log and to send on. */
+const REQUEST_ID = /^[\w.-]{8,64}$/;
+
+/** The HTTP server, with a limit on everything that a caller could make large or slow. */
+export function createHttpServer(): FastifyAdapter {
+  const adapter = new FastifyAdapter({
+    bodyLimit: BODY_BYTES_MAX,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
+    // a request on a kept-alive connection is served to the end while we close; see `connection: close` below
+    return503OnClosing: false,
+    genReqId: ({ headers }: IncomingMessage) => {
+      const given = headers['x-request-id'];
+      return typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
+    },
+    http: { headersTimeout: HEADERS_TIMEOUT_MS, connectionsCheckingInterval: CHECK_INTERVAL_MS },
+  });
+  return adapter;
+}
+
+/** Request ids, one log line for each request, larger bodies for bore-servers, and an end to kept-alive connections. */
+export function installHooks(server: FastifyInstance, logger: Logger, lifecycle: Lifecycle): void {
+  server.addHook('onRoute', (route) => {
+    if (route.url.startsWith(INTERNAL_PREFIX)) route.bodyLimit = INTERNAL_BODY_BYTES_MAX;
+  });
+  server.addHook('onRequest', async (request, reply) => {
+    void reply.header('x-request-id', request.id);
+  });
+  server.addHook('onSend', async (_request, reply) => {
+    if (lifecycle.draining) void reply.header('connection', 'close');
+  });
+  server.addHook('onResponse', async (request, reply) => {
+    logger[reply.statusCode >= 500 ? 'error' : 'info'](
+      {
+        requestId: request.id,
+        method: request.method,
+        route: request.routeOptions.url,
+        status: reply.statusCode,
+        durationMs: Math.round(reply.elapsedTime * 10) / 10,
+        userId: request.caller?.userId,
+        clientAddress: request.ip,
+      },
+      'request',
+    );
+  });
+}

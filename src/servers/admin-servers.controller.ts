@@ -1,0 +1,35 @@
+import { Body, Controller, Get, Param, Post, Query } from '@nestjs/common';
+import { ApiBearerAuth, ApiTags } from '@nestjs/swagger';
+
+import { Answers } from '../platform/http/answers.decorator.js';
+import { type Page, PageQuery, pageOf } from '../platform/http/page.js';
+import { AdminOnly } from '../platform/http/route-metadata.js';
+import { ServerId } from '../protocol/plane-api.js';
+import { CreateServerRequest, ServerView } from './server.js';
+import { ServersService } from './servers.service.js';
+
+@ApiTags('admin')
+@ApiBearerAuth()
+@AdminOnly()
+@Controller('admin/servers')
+export class AdminServersController {
+  constructor(private readonly servers: ServersService) {}
+
+  @Post()
+  @Answers(201, ServerView, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN', 'SERVER_EXISTS')
+  create(@Body({ schema: CreateServerRequest }) body: CreateServerRequest): Promise<ServerView> {
+    return this.servers.create(body);
+  }
+
+  @Get()
+  @Answers(200, pageOf(ServerView), 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN')
+  list(@Query({ schema: PageQuery }) query: PageQuery): Promise<Page<ServerView>> {
+    return this.servers.list(query);
+  }
+
+  @Get(':id')
+  @Answers(200, ServerView, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN', 'NOT_FOUND')
+  get(@Param('id', { schema: ServerId }) id: string): Promise<ServerView> {
+    return this.servers.get(id);
+  }
+}

@@ -1,0 +1,81 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { z } from 'zod';
+
+import { CONFIG, type Config } from '../platform/config/config.js';
+import { Database } from '../platform/database/database.js';
+import { Prisma } from '../platform/database/generated/client.js';
+import { type HeartbeatRequest, HeartbeatResponse } from '../protocol/plane-api.js';
+
+/** Longer than authorize may take (2 s) with a heartbeat in flight beside it, shorter than a server's lease. */
+const SETTLE_SECONDS = 10;
+
+const Candidate = z.object({ id: z.guid(), sealedKey: z.instanceof(Uint8Array) });
+/** A tunnel that a client's answer to the challenge may belong to. */
+export type Candidate = z.infer<typeof Candidate>;
+
+const Begun = z.object({ port: z.int(), epoch: z.int(), maxConnections: z.int().nullable() });
+
+const Applied = z.object({
+  outcome: z.enum(['applied', 'late', 'superseded', 'unknown']),
+  drain: z.boolean(),
+  close: HeartbeatResponse.shape.close,
+});
+
+/** Client sessions in the database: which one carries a tunnel, and which may begin. */
+@Injectable()
+export class ClientSessionsRepository {
+  constructor(
+    private readonly database: Database,
+    @Inject(CONFIG) private readonly config: Config,
+  ) {}
+
+  /** Open tunnels of a server at a port, or at any with 0: never more than the server's limit of tunnels. */
+  candidates(serverId: string, port: number): Promise<Candidate[]> {
+    return this.database.rows(
+      Candidate,
+      Prisma.sql`
+        SELECT id, sealed_key AS "sealedKey" FROM tunnels
+        WHERE server_id = ${serverId} AND state <> 'closed' AND (${port}::int = 0 OR port = ${port}::int)
+          AND (expires_at IS NULL OR expires_at > now())`,
+    );
+  }
+
+  /**
+   * Begins a session with the tunnel's next epoch. `null` when the tunnel was closed, or its key changed, since the
+   * candidate was read, or its owner is suspended.
+   */
+  async begin(candidate: Candidate, sessionId: string, clientAddress: string): Promise<z.infer<typeof Begun> | null> {
+    const [begun] = await this.database.rows(
+      Begun,
+      Prisma.sql`
+        UPDATE tunnels t SET state = 'active', session_id = ${sessionId}::uuid, epoch = t.epoch + 1,
+          client_address = ${clientAddress}, connected_at = now(), idle_deadline = NULL
+        FROM users u
+        WHERE t.id = ${candidate.id}::uuid AND t.state <> 'closed' AND t.sealed_key = ${candidate.sealedKey}::bytea
+          AND u.id = t.user_id AND u.suspended_at IS NULL
+        RETURNING t.port, t.epoch, t.max_connections AS "maxConnections"`,
+    );
+    return begun ?? null;
+  }
+
+  /** Applies a heartbeat (prisma/migrations, apply_heartbeat): one statement, however many sessions it names. */
+  async applyHeartbeat(serverId: string, beat: HeartbeatRequest): Promise<z.infer<typeof Applied>> {
+    const [applied] = await this.database.rows(
+      Applied,
+      Prisma.sql`
+        SELECT * FROM apply_heartbeat(
+          ${serverId}, ${beat.instanceId}::uuid, ${beat.sequence}::int, ${beat.draining}, ${beat.load.connections}::int,
+          ${beat.load.bandwidthMbps}::float, ${JSON.stringify(beat.sessions)}::jsonb, ${JSON.stringify(beat.ended)}::jsonb,
+          ${this.config.SERVER_LEASE_SECONDS}::int, ${this.config.OFFLINE_TUNNEL_SECONDS}::int, ${SETTLE_SECONDS}::int)`,
+    );
+    if (!applied) throw new Error('apply_heartbeat returned no row');
+    return applied;
+  }
+
+  /** A new process carries none of the sessions of the one before it. */
+  async endAllOf(serverId: string): Promise<void> {
+    await this.database.$executeRaw`
+      UPDATE tunnels SET state = 'offline', idle_deadline = now() + make_interval(secs => ${this.config.OFFLINE_TUNNEL_SECONDS})
+      WHERE server_id = ${serverId} AND state = 'active'`;
+  }
+}

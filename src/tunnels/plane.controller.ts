@@ -1,0 +1,53 @@
+import { Body, Controller, Header, Param, Post } from '@nestjs/common';
+import { ApiSecurity, ApiTags } from '@nestjs/swagger';
+
+import { Answers } from '../platform/http/answers.decorator.js';
+import { InternalOnly } from '../platform/http/route-metadata.js';
+import {
+  AuthorizeRequest,
+  Grant,
+  HeartbeatRequest,
+  HeartbeatResponse,
+  RegisterRequest,
+  RegisterResponse,
+  ServerId,
+} from '../protocol/plane-api.js';
+import { PlaneService } from './plane.service.js';
+
+@ApiTags('internal')
+@ApiSecurity('internalKey')
+@InternalOnly()
+@Controller('internal')
+export class PlaneController {
+  constructor(private readonly plane: PlaneService) {}
+
+  @Post('servers/register')
+  @Answers(200, RegisterResponse, 'VALIDATION_FAILED', 'INVALID_INTERNAL_KEY')
+  register(@Body({ schema: RegisterRequest }) body: RegisterRequest): Promise<RegisterResponse> {
+    return this.plane.register(body);
+  }
+
+  @Post('servers/:id/heartbeat')
+  @Answers(200, HeartbeatResponse, 'VALIDATION_FAILED', 'INVALID_INTERNAL_KEY', 'SERVER_UNKNOWN', 'SERVER_SUPERSEDED')
+  heartbeat(
+    @Param('id', { schema: ServerId }) id: string,
+    @Body({ schema: HeartbeatRequest }) body: HeartbeatRequest,
+  ): Promise<HeartbeatResponse> {
+    return this.plane.heartbeat(id, body);
+  }
+
+  @Post('tunnels/authorize')
+  @Header('cache-control', 'no-store')
+  @Answers(
+    200,
+    Grant,
+    'VALIDATION_FAILED',
+    'INVALID_INTERNAL_KEY',
+    'INVALID_SECRET',
+    'SERVER_UNKNOWN',
+    'SERVER_SUPERSEDED',
+  )
+  authorize(@Body({ schema: AuthorizeRequest }) body: AuthorizeRequest): Promise<Grant> {
+    return this.plane.authorize(body);
+  }
+}

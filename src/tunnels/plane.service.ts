@@ -1,0 +1,63 @@
+import { Inject, Injectable } from '@nestjs/common';
+
+import { CONFIG, type Config } from '../platform/config/config.js';
+import { PlatformError } from '../platform/errors/error-register.js';
+import { verifyAnswer } from '../protocol/challenge.js';
+import type {
+  AuthorizeRequest,
+  Grant,
+  HeartbeatRequest,
+  HeartbeatResponse,
+  RegisterRequest,
+  RegisterResponse,
+} from '../protocol/plane-api.js';
+import { ServersRepository } from '../servers/servers.repository.js';
+import { ClientSessionsRepository } from './client-sessions.repository.js';
+import { TunnelKeys } from './tunnel-key.js';
+
+/** What bore-servers ask of the control plane (src/protocol/plane-api.ts). */
+@Injectable()
+export class PlaneService {
+  constructor(
+    @Inject(CONFIG) private readonly config: Config,
+    private readonly servers: ServersRepository,
+    private readonly sessions: ClientSessionsRepository,
+    private readonly keys: TunnelKeys,
+  ) {}
+
+  async register(request: RegisterRequest): Promise<RegisterResponse> {
+    const { maxTunnels, newInstance } = await this.servers.register(request);
+    if (newInstance) await this.sessions.endAllOf(request.serverId);
+    return {
+      leaseSeconds: this.config.SERVER_LEASE_SECONDS,
+      heartbeatIntervalMs: this.config.HEARTBEAT_INTERVAL_MS,
+      maxTunnels,
+    };
+  }
+
+  /** @throws PlatformError SERVER_UNKNOWN, SERVER_SUPERSEDED */
+  async heartbeat(serverId: string, beat: HeartbeatRequest): Promise<HeartbeatResponse> {
+    const { outcome, drain, close } = await this.sessions.applyHeartbeat(serverId, beat);
+    if (outcome === 'unknown') throw new PlatformError('SERVER_UNKNOWN');
+    if (outcome === 'superseded') throw new PlatformError('SERVER_SUPERSEDED');
+    return { drain, close };
+  }
+
+  /** @throws PlatformError INVALID_SECRET, SERVER_UNKNOWN, SERVER_SUPERSEDED */
+  async authorize(request: AuthorizeRequest): Promise<Grant> {
+    const [server, candidates] = await Promise.all([
+      this.servers.find(request.serverId),
+      this.sessions.candidates(request.serverId, request.port),
+    ]);
+    if (server?.instanceId == null) throw new PlatformError('SERVER_UNKNOWN');
+    if (server.instanceId !== request.instanceId) throw new PlatformError('SERVER_SUPERSEDED');
+
+    for (const candidate of candidates) {
+      const key = this.keys.open(candidate.sealedKey, candidate.id);
+      if (!verifyAnswer(key, request.challenge, request.tag)) continue;
+      const begun = await this.sessions.begin(candidate, request.sessionId, request.clientAddress);
+      if (begun) return { ...begun, tunnelId: candidate.id, sessionId: request.sessionId, key: key.toString('hex') };
+    }
+    throw new PlatformError('INVALID_SECRET');
+  }
+}

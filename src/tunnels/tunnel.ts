@@ -1,0 +1,89 @@
+import { z } from 'zod';
+
+import type { Server, Tunnel } from '../platform/database/generated/client.js';
+import { TunnelState } from '../platform/database/generated/enums.js';
+import { PageQuery } from '../platform/http/page.js';
+import { ListenPort, Location } from '../protocol/plane-api.js';
+
+/** A year: longer than any tunnel should live without somebody asking for it again. */
+const TTL_SECONDS_MAX = 31_536_000;
+
+/** A tunnel's name: unique among its owner's open tunnels, and fit for a file name or a DNS label. */
+export const TunnelName = z
+  .string()
+  .regex(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/, 'lower-case letters, digits and dashes, at most 63');
+
+export const OpenTunnelRequest = z.strictObject({
+  name: TunnelName.optional(),
+  localPort: ListenPort.optional().describe('What it will forward to; only shown back and put into the command'),
+  location: Location.optional().describe('Preferred; another is taken when this one is full'),
+  port: ListenPort.optional().describe('Public port; any free one when left out'),
+  ttlSeconds: z.int().min(1).max(TTL_SECONDS_MAX).optional().describe('The tunnel closes itself after this time'),
+  maxConnections: z.int().min(1).max(65_535).optional().describe('Visitor connections at once'),
+});
+export type OpenTunnelRequest = z.output<typeof OpenTunnelRequest>;
+
+export const ListTunnelsQuery = PageQuery.extend({
+  state: z.enum(['open', 'closed', 'all']).default('open').describe('open: pending, active or offline'),
+});
+export type ListTunnelsQuery = z.output<typeof ListTunnelsQuery>;
+
+/** A tunnel as its owner sees it. */
+export const TunnelView = z.object({
+  id: z.guid(),
+  name: z.string().nullable(),
+  state: z.enum(TunnelState),
+  closeReason: z.string().nullable(),
+  host: z.string(),
+  controlPort: z.int(),
+  port: z.int().describe('Public port'),
+  publicAddress: z.string(),
+  location: z.string(),
+  serverId: z.string(),
+  localPort: z.int().nullable(),
+  maxConnections: z.int().nullable(),
+  clientAddress: z.string().nullable().describe('Of the client that carries it, or carried it last'),
+  connectedAt: z.iso.datetime().nullable(),
+  expiresAt: z.iso.datetime().nullable(),
+  createdAt: z.iso.datetime(),
+  closedAt: z.iso.datetime().nullable(),
+});
+export type TunnelView = z.infer<typeof TunnelView>;
+
+/** A tunnel just opened: the only time that its token is shown. */
+export const OpenedTunnel = TunnelView.extend({
+  token: z.string().describe('Secret of the tunnel; not shown again'),
+  command: z.string().describe('Carries the tunnel with a stock bore client'),
+});
+export type OpenedTunnel = z.infer<typeof OpenedTunnel>;
+
+/** A row with the server it is placed on. */
+export type PlacedTunnel = Tunnel & { server: Pick<Server, 'host' | 'port' | 'location'> };
+
+export function viewTunnel(tunnel: PlacedTunnel): TunnelView {
+  const { host, port: controlPort, location } = tunnel.server;
+  return {
+    id: tunnel.id,
+    name: tunnel.name,
+    state: tunnel.state,
+    closeReason: tunnel.closeReason,
+    host,
+    controlPort,
+    port: tunnel.port,
+    publicAddress: `${host.includes(':') ? `[${host}]` : host}:${tunnel.port}`,
+    location,
+    serverId: tunnel.serverId,
+    localPort: tunnel.localPort,
+    maxConnections: tunnel.maxConnections,
+    clientAddress: tunnel.clientAddress,
+    connectedAt: tunnel.connectedAt?.toISOString() ?? null,
+    expiresAt: tunnel.expiresAt?.toISOString() ?? null,
+    createdAt: tunnel.createdAt.toISOString(),
+    closedAt: tunnel.closedAt?.toISOString() ?? null,
+  };
+}
+
+/** The line that carries a tunnel with a stock bore client. */
+export function boreCommand(tunnel: TunnelView, token: string): string {
+  return `bore local ${tunnel.localPort ?? '<local port>'} --to ${tunnel.host} --port ${tunnel.port} --secret ${token}`;
+}

@@ -1,0 +1,58 @@
+import { Body, Controller, Delete, Get, Header, Param, Post, Query } from '@nestjs/common';
+import { ApiBearerAuth, ApiTags } from '@nestjs/swagger';
+import { z } from 'zod';
+
+import { Answers } from '../platform/http/answers.decorator.js';
+import { type Page, pageOf } from '../platform/http/page.js';
+import { type Caller, CurrentCaller } from '../platform/http/route-metadata.js';
+import { ListTunnelsQuery, OpenedTunnel, OpenTunnelRequest, TunnelView } from './tunnel.js';
+import { TunnelsService } from './tunnels.service.js';
+
+@ApiTags('tunnels')
+@ApiBearerAuth()
+@Controller('tunnels')
+export class TunnelsController {
+  constructor(private readonly tunnels: TunnelsService) {}
+
+  @Post()
+  @Header('cache-control', 'no-store')
+  @Answers(
+    201,
+    OpenedTunnel,
+    'VALIDATION_FAILED',
+    'UNAUTHENTICATED',
+    'ACCOUNT_SUSPENDED',
+    'NAME_TAKEN',
+    'PORT_TAKEN',
+    'PORT_OUT_OF_RANGE',
+    'QUOTA_EXCEEDED',
+    'NO_CAPACITY',
+  )
+  open(
+    @CurrentCaller() caller: Caller,
+    @Body({ schema: OpenTunnelRequest }) body: OpenTunnelRequest,
+  ): Promise<OpenedTunnel> {
+    return this.tunnels.open(caller, body);
+  }
+
+  @Get()
+  @Answers(200, pageOf(TunnelView), 'VALIDATION_FAILED', 'UNAUTHENTICATED')
+  list(
+    @CurrentCaller() caller: Caller,
+    @Query({ schema: ListTunnelsQuery }) query: ListTunnelsQuery,
+  ): Promise<Page<TunnelView>> {
+    return this.tunnels.list(caller, query);
+  }
+
+  @Get(':id')
+  @Answers(200, TunnelView, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'NOT_FOUND')
+  get(@CurrentCaller() caller: Caller, @Param('id', { schema: z.guid() }) id: string): Promise<TunnelView> {
+    return this.tunnels.get(caller, id);
+  }
+
+  @Delete(':id')
+  @Answers(204, null, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'NOT_FOUND')
+  close(@CurrentCaller() caller: Caller, @Param('id', { schema: z.guid() }) id: string): Promise<void> {
+    return this.tunnels.close(caller, id);
+  }
+}

@@ -1,0 +1,18 @@
+import { Module } from '@nestjs/common';
+
+import { ServersModule } from '../servers/servers.module.js';
+import { ClientSessionsRepository } from './client-sessions.repository.js';
+import { PlaneController } from './plane.controller.js';
+import { PlaneService } from './plane.service.js';
+import { TunnelKeys } from './tunnel-key.js';
+import { TunnelsController } from './tunnels.controller.js';
+import { TunnelsRepository } from './tunnels.repository.js';
+import { TunnelsService } from './tunnels.service.js';
+
+@Module({
+  imports: [ServersModule],
+  controllers: [TunnelsController, PlaneController],
+  providers: [ClientSessionsRepository, PlaneService, TunnelKeys, TunnelsRepository, TunnelsService],
+  exports: [TunnelsRepository, TunnelsService],
+})
+export class TunnelsModule {}

@@ -1,0 +1,117 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { v7 as uuidv7 } from 'uuid';
+import { z } from 'zod';
+
+import { CONFIG, type Config } from '../platform/config/config.js';
+import { PlatformError } from '../platform/errors/error-register.js';
+import { cutPage, idOfCursor, type Page } from '../platform/http/page.js';
+import type { Caller } from '../platform/http/route-metadata.js';
+import { BoreServerClient } from '../servers/bore-server-client.js';
+import {
+  boreCommand,
+  type ListTunnelsQuery,
+  type OpenedTunnel,
+  type OpenTunnelRequest,
+  type TunnelView,
+  viewTunnel,
+} from './tunnel.js';
+import { newTunnelToken, TunnelKeys } from './tunnel-key.js';
+import { type AdmissionOutcome, type ClosedTunnel, TunnelsRepository } from './tunnels.repository.js';
+
+/** Capacity comes back when tunnels close or servers return: within the minute, or somebody is paged already. */
+const NO_CAPACITY_RETRY_SECONDS = 30;
+
+/** Tunnels, as their owners work with them. */
+@Injectable()
+export class TunnelsService {
+  constructor(
+    @Inject(CONFIG) private readonly config: Config,
+    private readonly tunnels: TunnelsRepository,
+    private readonly keys: TunnelKeys,
+    private readonly boreServers: BoreServerClient,
+  ) {}
+
+  /** @throws PlatformError QUOTA_EXCEEDED, NO_CAPACITY, NAME_TAKEN, PORT_TAKEN, PORT_OUT_OF_RANGE, ACCOUNT_SUSPENDED */
+  async open(caller: Caller, request: OpenTunnelRequest): Promise<OpenedTunnel> {
+    const id = uuidv7();
+    const token = newTunnelToken();
+    const outcome = await this.tunnels.open(
+      { ...request, id, userId: caller.userId, sealedKey: this.keys.seal(token, id) },
+      {
+        userTunnels: this.planLimit(caller),
+        useReserve: caller.role === 'admin',
+        avoidServers: this.boreServers.unreachable(),
+      },
+    );
+    if (outcome !== 'opened') throw this.refusal(outcome, caller);
+    const view = await this.get(caller, id);
+    return { ...view, token, command: boreCommand(view, token) };
+  }
+
+  /** @throws PlatformError NOT_FOUND, also for a tunnel of somebody else */
+  async get(caller: Caller, id: string): Promise<TunnelView> {
+    const tunnel = await this.tunnels.find(id, caller.userId);
+    if (!tunnel) throw new PlatformError('NOT_FOUND');
+    return viewTunnel(tunnel);
+  }
+
+  async list(caller: Caller, query: ListTunnelsQuery): Promise<Page<TunnelView>> {
+    const before = query.cursor === undefined ? undefined : idOfCursor(query.cursor, z.guid());
+    const rows = await this.tunnels.list(caller.userId, query, before);
+    return cutPage(rows.map(viewTunnel), query.limit);
+  }
+
+  /**
+   * Closes a tunnel, on the wire too; one that is closed already stays so.
+   * @throws PlatformError NOT_FOUND, also for a tunnel of somebody else
+   */
+  async close(caller: Caller, id: string): Promise<void> {
+    const closed = await this.tunnels.close(id, caller.userId, 'deleted');
+    if (closed) await this.endOnWire([closed]);
+    else await this.get(caller, id);
+  }
+
+  /** Closes what has expired or was abandoned, at most `limit` of each; returns how many. */
+  async closeDue(limit: number): Promise<number> {
+    const closed = [...(await this.tunnels.closeExpired(limit)), ...(await this.tunnels.closeAbandoned(limit))];
+    await this.endOnWire(closed);
+    return closed.length;
+  }
+
+  private async endOnWire(tunnels: readonly ClosedTunnel[]): Promise<void> {
+    // a server that cannot be asked now is told in the answer to its next heartbeat
+    await Promise.all(
+      tunnels.map(({ id, reason, serverId, adminUrl }) =>
+        this.boreServers.closeTunnel({ id: serverId, adminUrl }, id, reason),
+      ),
+    );
+  }
+
+  private planLimit({ plan }: Caller): number {
+    const limits = {
+      free: this.config.PLAN_FREE_TUNNELS,
+      pro: this.config.PLAN_PRO_TUNNELS,
+      enterprise: this.config.PLAN_ENTERPRISE_TUNNELS,
+    };
+    return limits[plan];
+  }
+
+  private refusal(outcome: Exclude<AdmissionOutcome, 'opened'>, caller: Caller): PlatformError {
+    switch (outcome) {
+      case 'user_suspended':
+        return new PlatformError('ACCOUNT_SUSPENDED');
+      case 'quota_exceeded':
+        return new PlatformError('QUOTA_EXCEEDED', {
+          detail: `The plan ${caller.plan} allows ${this.planLimit(caller)} open tunnels`,
+        });
+      case 'name_taken':
+        return new PlatformError('NAME_TAKEN');
+      case 'port_taken':
+        return new PlatformError('PORT_TAKEN');
+      case 'port_out_of_range':
+        return new PlatformError('PORT_OUT_OF_RANGE');
+      case 'no_capacity':
+        return new PlatformError('NO_CAPACITY', { retryAfter: NO_CAPACITY_RETRY_SECONDS });
+    }
+  }
+}
