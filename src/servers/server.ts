@@ -8,7 +8,7 @@ import { HostName, ListenPort, Location, ServerId } from '../protocol/plane-api.
 export const CreateServerRequest = z.strictObject({
   id: ServerId,
   host: HostName,
-  port: ListenPort.default(7835).describe('Control port that clients connect to; stock bore clients know 7835 only'),
+  port: ListenPort.optional().describe('Control port that clients connect to; stock bore clients know 7835 only'),
   location: Location,
   maxBandwidthMbps: z.int().min(1).max(1_000_000).optional(),
   maxConcurrentTunnels: z.int().min(1).max(65_535).optional(),

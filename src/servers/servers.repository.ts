@@ -20,12 +20,13 @@ export class ServersRepository {
 
   /** `null` when the id is taken. */
   async create(request: CreateServerRequest): Promise<Server | null> {
-    const { maxConcurrentTunnels, maxBandwidthMbps, ...rest } = request;
+    const { maxConcurrentTunnels, maxBandwidthMbps, port, ...rest } = request;
     const maxTunnels = maxConcurrentTunnels ?? this.config.MAX_TUNNELS_PER_SERVER;
     try {
       return await this.database.server.create({
         data: {
           ...rest,
+          port: port ?? this.config.BORE_SERVER_PORT,
           maxTunnels,
           maxBandwidthMbps: maxBandwidthMbps ?? maxTunnels * this.config.MAX_BANDWIDTH_PER_TUNNEL,
         },
