@@ -66,6 +66,12 @@ function stopOnSignals(app: NestFastifyApplication, lifecycle: Lifecycle, logger
   }
 }
 
+/** One sentence for the operator; Prisma puts its reason last. */
+function reasonOf(error: unknown): string {
+  if (error instanceof ConfigError) return error.message;
+  return error instanceof Error ? (error.message.trim().split('\n').at(-1) ?? error.name) : String(error);
+}
+
 if (existsSync('.env')) loadEnvFile('.env');
 try {
   await start();

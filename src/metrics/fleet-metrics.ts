@@ -35,7 +35,10 @@ export class FleetMetrics {
   async refresh(): Promise<void> {
     if (performance.now() - this.readAt < FRESH_MS) return;
     this.readAt = performance.now();
-    for (const gauge of [this.utilization, this.tunnelsByState, this.serversByState]) gauge.reset();
+    // remove, and not reset: without a database utilization is unknown, and not zero
+    this.utilization.remove();
+    this.tunnelsByState.reset();
+    this.serversByState.reset();
     try {
       const [percent, tunnels, servers] = await Promise.all([
         this.capacity.utilizationPercent(),

@@ -1,7 +1,7 @@
 import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { PrismaPg } from '@prisma/adapter-pg';
 import type { Logger } from 'pino';
-import type { z } from 'zod';
+import { z } from 'zod';
 
 import { CONFIG, type Config } from '../config/config.js';
 import { LOGGER } from '../logging/logger.js';
@@ -65,10 +65,33 @@ export function isUniqueViolation(error: unknown): boolean {
   return error instanceof Prisma.PrismaClientKnownRequestError && error.code === 'P2002';
 }
 
+/** How the driver adapter describes what PostgreSQL or the socket said, inside Prisma's errors. */
+const DriverFailure = z.object({
+  driverAdapterError: z.object({ cause: z.object({ kind: z.string(), originalCode: z.string().optional() }) }),
+});
+
+const UNAVAILABLE_KINDS = new Set(['DatabaseNotReachable', 'ConnectionClosed', 'SocketTimeout', 'TooManyConnections']);
+
+/**
+ * SQLSTATE classes of a database that is short of something or on its way up or down, which a repeat may find mended:
+ * 08 connection, 40 rolled back by others, 53 out of resources, 57 stopped by an operator or a time-out.
+ */
+const UNAVAILABLE_SQLSTATE = /^(08|40|53|57)/;
+
+/** What node-postgres itself says, without a code, of connections that broke or were not to be had in time. */
+const CONNECTION_MESSAGES =
+  /Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error/;
+
 /** Whether an error says that the database is not there or has no connection to give, and not that we asked wrongly. */
 export function isDatabaseUnavailable(error: unknown): boolean {
-  // P1xxx: cannot reach, cannot log in, closed; P2024: the pool had no connection in time; P2034/P2037: too busy.
-  if (error instanceof Prisma.PrismaClientInitializationError) return true;
-  if (error instanceof Prisma.PrismaClientKnownRequestError) return /^P1|^P2024$|^P2034$|^P2037$/.test(error.code);
-  return false;
+  if (!(error instanceof Error)) return false;
+  if (error instanceof Prisma.PrismaClientKnownRequestError) {
+    // P1xxx: cannot reach, cannot log in, closed; P2024: no connection in time; P2028, P2034: transaction not begun, conflict
+    if (/^P1|^P2024$|^P2028$|^P2034$/.test(error.code)) return true;
+    const failure = DriverFailure.safeParse(error.meta);
+    if (!failure.success) return CONNECTION_MESSAGES.test(error.message);
+    const { kind, originalCode } = failure.data.driverAdapterError.cause;
+    return UNAVAILABLE_KINDS.has(kind) || UNAVAILABLE_SQLSTATE.test(originalCode ?? '');
+  }
+  return error instanceof Prisma.PrismaClientInitializationError || CONNECTION_MESSAGES.test(error.message);
 }
