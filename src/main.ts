@@ -76,8 +76,6 @@ if (existsSync('.env')) loadEnvFile('.env');
 try {
   await start();
 } catch (error) {
-  process.stderr.write(
-    `bore-backend could not start: ${error instanceof ConfigError ? error.message : String(error)}\n`,
-  );
+  process.stderr.write(`bore-backend could not start: ${reasonOf(error)}\n`);
   process.exit(1);
 }
