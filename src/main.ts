@@ -23,6 +23,8 @@ async function start(): Promise<void> {
   const app = await NestFactory.create<NestFastifyApplication>(AppModule, adapter, {
     logger: new NestLogger(bootLogger),
     abortOnError: false,
+    // Fastify's own JSON parser stays; Nest would add one for HTML forms
+    bodyParser: false,
   });
   const logger = app.get<Logger>(LOGGER);
   const lifecycle = app.get(Lifecycle);

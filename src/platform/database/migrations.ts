@@ -6,10 +6,11 @@ import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 
 import { bindMigrationAwareSqlAdapterFactory } from '@prisma/driver-adapter-utils';
-import { type MigrationList, SchemaEngine } from '@prisma/schema-engine-wasm';
+import type { MigrationList, SchemaEngine } from '@prisma/schema-engine-wasm';
 import pg from 'pg';
 
 import { MigrationAdapter } from './migration-adapter.js';
+import { loadSchemaEngine } from './schema-engine.js';
 
 /** Where the project keeps its schema and migrations; the same from `src` and from `dist`. */
 const PRISMA_DIR = fileURLToPath(new URL('../../../prisma', import.meta.url));
@@ -114,7 +115,8 @@ async function withEngine<T>(address: DatabaseAddress, work: (engine: SchemaEngi
   pool.on('error', () => undefined);
   try {
     const factory = bindMigrationAwareSqlAdapterFactory(new MigrationAdapter(pool));
-    const engine = await SchemaEngine.new({ datamodels: [[SCHEMA_FILE, schema]] }, () => undefined, factory);
+    const { SchemaEngine: Engine } = await loadSchemaEngine();
+    const engine = await Engine.new({ datamodels: [[SCHEMA_FILE, schema]] }, () => undefined, factory);
     try {
       return await work(engine);
     } finally {

@@ -6,7 +6,9 @@ import type { FastifyInstance } from 'fastify';
 import type { Logger } from 'pino';
 
 import { INTERNAL_PREFIX } from '../../protocol/plane-api.js';
+import { PlatformError } from '../errors/error-register.js';
 import type { Lifecycle } from './lifecycle.js';
+import { sendProblem } from './problem.filter.js';
 
 /** The largest request of the public API is well below 1 KiB. */
 const BODY_BYTES_MAX = 64 * 1024;
@@ -25,7 +27,7 @@ const REQUEST_ID = /^[\w.-]{8,64}$/;
 
 /** The HTTP server, with a limit on everything that a caller could make large or slow. */
 export function createHttpServer(): FastifyAdapter {
-  const adapter = new FastifyAdapter({
+  return new FastifyAdapter({
     bodyLimit: BODY_BYTES_MAX,
     requestTimeout: REQUEST_TIMEOUT_MS,
     keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
@@ -36,12 +38,14 @@ export function createHttpServer(): FastifyAdapter {
       return typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
     },
     http: { headersTimeout: HEADERS_TIMEOUT_MS, connectionsCheckingInterval: CHECK_INTERVAL_MS },
+    // what Fastify refuses before routing, such as a URL that is none
+    frameworkErrors: (_error, request, reply) => sendProblem(new PlatformError('MALFORMED_REQUEST'), request, reply),
   });
-  return adapter;
 }
 
-/** Request ids, one log line for each request, larger bodies for bore-servers, and an end to kept-alive connections. */
+/** JSON bodies only, request ids, one log line for each request, larger bodies for bore-servers, and an end to kept-alive connections. */
 export function installHooks(server: FastifyInstance, logger: Logger, lifecycle: Lifecycle): void {
+  server.removeContentTypeParser('text/plain');
   server.addHook('onRoute', (route) => {
     if (route.url.startsWith(INTERNAL_PREFIX)) route.bodyLimit = INTERNAL_BODY_BYTES_MAX;
   });

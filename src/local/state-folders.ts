@@ -1,0 +1,22 @@
+import { createHash } from 'node:crypto';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/** The project's root; the same from `src` and from `dist`. */
+export const PROJECT_DIR = fileURLToPath(new URL('../..', import.meta.url)).replace(/\/$/, '');
+
+/** Where root keeps what another user must reach: PostgreSQL does not run as root. */
+const ROOT_HOME = '/var/lib/bore-platform';
+
+const isRoot = process.getuid?.() === 0;
+
+/** Programs, shared by everything that this user starts from this machine or clone. */
+export const BINARIES_HOME = isRoot ? ROOT_HOME : path.join(PROJECT_DIR, '.data');
+
+/** What `npm start` keeps between two starts: the database, the secrets, the logs. One for each clone. */
+export const STATE_DIR = isRoot
+  ? path.join(
+      ROOT_HOME,
+      `${path.basename(PROJECT_DIR)}-${createHash('sha256').update(PROJECT_DIR).digest('hex').slice(0, 8)}`,
+    )
+  : path.join(PROJECT_DIR, '.data');

@@ -1,0 +1,158 @@
+import { readFileSync } from 'node:fs';
+
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+import { ERROR_REGISTER } from '../../src/platform/errors/error-register.js';
+import { Api } from '../harness/api.js';
+import { type Backend, SECRETS, startBackend } from '../harness/backend.js';
+import { createDatabase, type TestDatabase } from '../harness/database.js';
+import { PlaneClient } from './plane-client.js';
+
+const README = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
+const CONFIG_SOURCE = readFileSync(new URL('../../src/platform/config/config.ts', import.meta.url), 'utf8');
+
+let database: TestDatabase;
+let backend: Backend;
+let api: Api;
+
+beforeAll(async () => {
+  database = await createDatabase();
+  backend = await startBackend({ database });
+  api = new Api(backend.url);
+});
+
+afterAll(async () => {
+  await backend?.stop();
+  await database?.drop();
+});
+
+describe('the README', () => {
+  it('lists the register of errors, no code more and no code less', () => {
+    const documented = [...README.matchAll(/^\| `([A-Z_]+)`\s+\| (\d{3})\s+\| (.+?)\s+\|$/gm)].map(
+      ([, code, status, title]) => ({ code, status: Number(status), title }),
+    );
+    expect(documented).toEqual(
+      Object.entries(ERROR_REGISTER).map(([code, { status, title }]) => ({ code, status, title })),
+    );
+  });
+
+  it('lists every variable of the environment', () => {
+    const read = [...CONFIG_SOURCE.matchAll(/^ {2}([A-Z][A-Z_]+):/gm)].map(([, name]) => name);
+    expect(read.length).toBeGreaterThan(25);
+    const table = README.slice(README.indexOf('## Configuration of the backend'), README.indexOf('## bore-server'));
+    const documented = [...table.matchAll(/`([A-Z][A-Z_]+)`/g)].map(([, name]) => name);
+    expect([...new Set(documented)].sort()).toEqual([...read].sort());
+  });
+});
+
+describe('OpenAPI', () => {
+  it('describes every route that answers, with its errors as problem documents', async () => {
+    const { body } = await api.get('/api/openapi.json');
+    const operations = Object.entries<Record<string, { responses: Record<string, { content?: object }> }>>(
+      body.paths,
+    ).flatMap(([path, methods]) =>
+      Object.entries(methods).map(([method, operation]) => ({ name: `${method.toUpperCase()} ${path}`, operation })),
+    );
+    expect(operations.map(({ name }) => name).sort()).toEqual([
+      'DELETE /api/v1/tunnels/{id}',
+      'GET /api/v1/admin/servers',
+      'GET /api/v1/admin/servers/{id}',
+      'GET /api/v1/auth/me',
+      'GET /api/v1/capacity',
+      'GET /api/v1/tunnels',
+      'GET /api/v1/tunnels/{id}',
+      'GET /health',
+      'GET /health/live',
+      'GET /health/ready',
+      'POST /api/v1/admin/servers',
+      'POST /api/v1/auth/login',
+      'POST /api/v1/auth/logout',
+      'POST /api/v1/auth/refresh',
+      'POST /api/v1/auth/signup',
+      'POST /api/v1/internal/servers/register',
+      'POST /api/v1/internal/servers/{id}/heartbeat',
+      'POST /api/v1/internal/tunnels/authorize',
+      'POST /api/v1/tunnels',
+    ]);
+    for (const { name, operation } of operations.filter(({ name }) => name.includes('/api/'))) {
+      const errors = Object.entries(operation.responses).filter(([status]) => Number(status) >= 400);
+      expect(errors.length, name).toBeGreaterThan(0);
+      for (const [, response] of errors)
+        expect(Object.keys(response.content ?? {}), name).toEqual(['application/problem+json']);
+    }
+    expect(body.components.schemas.Problem.required).toContain('code');
+    expect((await api.get('/api/docs')).status).toBe(200);
+  });
+});
+
+describe('metrics', () => {
+  const metric = async (line: RegExp) =>
+    (await api.get('/metrics')).text.split('\n').find((candidate) => line.test(candidate));
+
+  it('count requests by route, and bound what a caller can put into a label', async () => {
+    for (let i = 0; i < 50; i++) await api.get(`/nowhere/${i}`);
+    expect(await metric(/^http_requests_total\{method="GET",route="unmatched",status="404"\}/)).toMatch(/ 50$/);
+    expect((await api.get('/metrics')).text).not.toContain('nowhere');
+    expect(await metric(/^http_request_duration_seconds_count\{method="GET",route="unmatched"\}/)).toMatch(/ 50$/);
+  });
+
+  it('show servers, tunnels and how full the fleet is', async () => {
+    const server = new PlaneClient(backend.url, SECRETS.INTERNAL_API_KEY, 's1', { min: 10_000, max: 10_009 });
+    await server.register();
+    const fresh = await startBackend({ database, env: { RESERVED_CAPACITY_PERCENT: '20' } });
+    try {
+      const login = await api.post('/api/v1/auth/signup', {
+        email: 'm@example.com',
+        password: 'correct horse battery',
+      });
+      await api.withToken(login.body.accessToken).post('/api/v1/tunnels', {});
+      const { text } = await new Api(fresh.url).get('/metrics');
+      expect(text).toContain('bore_servers{state="online"} 1');
+      expect(text).toContain('bore_tunnels{state="pending"} 1');
+      expect(text).toContain('bore_capacity_utilization_percent 10');
+    } finally {
+      server.close();
+      await fresh.stop();
+    }
+  });
+});
+
+describe('health', () => {
+  it('says ready while the database answers; live looks at nothing else', async () => {
+    expect(await api.get('/health')).toMatchObject({
+      status: 200,
+      body: { status: 'ok', details: { database: { status: 'up' } } },
+    });
+    expect((await api.get('/health/ready')).status).toBe(200);
+    expect((await api.get('/health/live')).body).toMatchObject({ status: 'ok', details: {} });
+  });
+
+  it('says no before it stops accepting, finishes what is under way, and exits 0', async () => {
+    const draining = await startBackend({ database, env: { SHUTDOWN_DRAIN_SECONDS: '2' } });
+    const client = new Api(draining.url);
+    draining.signal('SIGTERM');
+    await draining.waitFor('"msg":"draining"');
+    const ready = await client.get('/health/ready');
+    expect(ready).toMatchObject({ status: 503, body: { error: { lifecycle: { status: 'down' } } } });
+    expect((await client.get('/health/live')).status).toBe(200);
+    expect((await client.post('/api/v1/auth/login', { email: 'x@example.com', password: 'x' })).status).toBe(401);
+    expect(await draining.exitCode()).toBe(0);
+  });
+});
+
+describe('settings', () => {
+  it.each([
+    ['JWT_SECRET', 'short'],
+    ['INTERNAL_API_KEY', '$(openssl rand -hex 32)-$(openssl rand -hex 32)'],
+    ['TUNNEL_KEY_SECRET', 'CHANGE_ME_CHANGE_ME_CHANGE_ME_CHANGE_ME'],
+    ['PORT', 'http'],
+    ['REDIS_ENABLED', 'true'],
+    ['SERVER_LEASE_SECONDS', '6'],
+    ['DB_PASSWORD', ''],
+  ])('that are wrong end the start with a sentence that names them: %s', async (name, value) => {
+    const failed = await startBackend({ database, env: { [name]: value }, expectFailure: true });
+    expect(await failed.exitCode()).toBe(1);
+    expect(failed.output()).toContain(name);
+    if (value.length > 5) expect(failed.output()).not.toContain(value);
+  });
+});

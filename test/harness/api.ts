@@ -1,0 +1,45 @@
+/** An answer of the API. `body` is the parsed JSON, or `null` when there is none. */
+export interface Answer {
+  readonly status: number;
+  readonly headers: Headers;
+  readonly text: string;
+  // JSON of any shape: the assertion that reads it is what checks it
+  // oxlint-disable-next-line typescript/no-explicit-any
+  readonly body: any;
+}
+
+/** A small HTTP client that shows answers as they are, errors included. */
+export class Api {
+  constructor(
+    private readonly url: string,
+    private readonly headers: Record<string, string> = {},
+  ) {}
+
+  withToken(token: string): Api {
+    return new Api(this.url, { ...this.headers, authorization: `Bearer ${token}` });
+  }
+
+  get(path: string): Promise<Answer> {
+    return this.send('GET', path);
+  }
+
+  delete(path: string): Promise<Answer> {
+    return this.send('DELETE', path);
+  }
+
+  post(path: string, body: unknown): Promise<Answer> {
+    if (body === undefined) return this.send('POST', path);
+    return this.send('POST', path, JSON.stringify(body), { 'content-type': 'application/json' });
+  }
+
+  async send(method: string, path: string, body?: string, headers: Record<string, string> = {}): Promise<Answer> {
+    const response = await fetch(`${this.url}${path}`, {
+      method,
+      headers: { ...this.headers, ...headers },
+      ...(body !== undefined && { body }),
+    });
+    const text = await response.text();
+    const json = /json/.test(response.headers.get('content-type') ?? '');
+    return { status: response.status, headers: response.headers, text, body: json ? JSON.parse(text) : null };
+  }
+}

@@ -1,0 +1,46 @@
+import { fileURLToPath } from 'node:url';
+
+import { RunningProcess } from './running-process.js';
+import type { TestDatabase } from './database.js';
+
+const MAIN = fileURLToPath(new URL('../../dist/main.js', import.meta.url));
+
+/** Of test installations only. */
+export const SECRETS = {
+  JWT_SECRET: 'jwt-0123456789abcdef0123456789abcdef',
+  INTERNAL_API_KEY: 'internal-0123456789abcdef0123456789abcdef',
+  TUNNEL_KEY_SECRET: 'tunnel-0123456789abcdef0123456789abcdef',
+};
+
+interface BackendOptions {
+  readonly database: TestDatabase;
+  readonly env?: NodeJS.ProcessEnv;
+  /** The process is expected to end instead of becoming ready. */
+  readonly expectFailure?: boolean;
+}
+
+/** A backend process that listens on a port of its own. */
+export class Backend extends RunningProcess {
+  url = '';
+}
+
+/** Starts `dist/main.js` and resolves when it accepts requests. */
+export async function startBackend({ database, env, expectFailure = false }: BackendOptions): Promise<Backend> {
+  const { host, port, database: name, user, password } = database.address;
+  const backend = new Backend(process.execPath, [MAIN], {
+    PATH: process.env['PATH'],
+    HOST: '127.0.0.1',
+    PORT: '0',
+    DB_HOST: host,
+    DB_PORT: String(port),
+    DB_NAME: name,
+    DB_USER: user,
+    DB_PASSWORD: password,
+    ...SECRETS,
+    ...env,
+  });
+  if (expectFailure) return backend;
+  const output = await backend.waitFor('"msg":"listening"');
+  backend.url = `http://127.0.0.1:${/"port":(\d+),"msg":"listening"/.exec(output)?.[1]}`;
+  return backend;
+}

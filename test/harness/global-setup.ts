@@ -1,0 +1,43 @@
+import { chmod, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+
+import type { TestProject } from 'vitest/node';
+
+import { startEmbeddedPostgres } from '../../src/local/embedded-postgres.js';
+import { freePort } from '../../src/local/free-port.js';
+import { BINARIES_HOME } from '../../src/local/state-folders.js';
+import { type DatabaseAddress, migrateUp } from '../../src/platform/database/migrations.js';
+import { createTemplate } from './database.js';
+
+declare module 'vitest' {
+  interface ProvidedContext {
+    postgres: DatabaseAddress;
+  }
+}
+
+/** One PostgreSQL for the whole run, in a folder that goes with it. */
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const folder = await mkdtemp(path.join(tmpdir(), 'bore-test-'));
+  await chmod(folder, 0o755);
+  const address: DatabaseAddress = {
+    host: '127.0.0.1',
+    port: await freePort(),
+    database: 'postgres',
+    user: 'postgres',
+    password: 'test-only',
+  };
+  const postgres = await startEmbeddedPostgres({
+    ...address,
+    dataDir: path.join(folder, 'data'),
+    binariesHome: BINARIES_HOME,
+    // nothing here must outlive a power cut
+    settings: ['fsync=off', 'synchronous_commit=off', 'full_page_writes=off', 'max_connections=400'],
+  });
+  await createTemplate(address, migrateUp);
+  project.provide('postgres', address);
+  return async () => {
+    await postgres.stop();
+    await rm(folder, { recursive: true, force: true });
+  };
+}

@@ -1,0 +1,91 @@
+import { type ChildProcessByStdio, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import type { Readable } from 'node:stream';
+
+/** Output kept for failure messages and assertions; a process that says more than this is broken. */
+const OUTPUT_CHARS_MAX = 20_000_000;
+/** Until a process has said that it is ready. */
+const READY_TIMEOUT_MS = 30_000;
+/** Until a process that was told to stop is gone. */
+const STOP_TIMEOUT_MS = 15_000;
+
+/** A real process of ours under test. */
+export class RunningProcess {
+  readonly child: ChildProcessByStdio<null, Readable, Readable>;
+  private text = '';
+
+  constructor(command: string, args: readonly string[], env: NodeJS.ProcessEnv, cwd?: string) {
+    this.child = spawn(command, [...args], { env, cwd, stdio: ['ignore', 'pipe', 'pipe'] });
+    for (const stream of [this.child.stdout, this.child.stderr]) {
+      stream.setEncoding('utf8').on('data', (chunk: string) => {
+        if (this.text.length < OUTPUT_CHARS_MAX) this.text += chunk;
+      });
+    }
+  }
+
+  get pid(): number {
+    if (this.child.pid === undefined) throw new Error('the process did not start');
+    return this.child.pid;
+  }
+
+  /** Everything it has written to stdout and stderr. */
+  output(): string {
+    return this.text;
+  }
+
+  exited(): boolean {
+    return this.child.exitCode !== null || this.child.signalCode !== null;
+  }
+
+  /** Resolves when its output holds `text` (for a pattern: matches it). */
+  async waitFor(text: string | RegExp): Promise<string> {
+    const found = () => (typeof text === 'string' ? this.text.includes(text) : text.test(this.text));
+    const signal = AbortSignal.timeout(READY_TIMEOUT_MS);
+    while (!found()) {
+      if (this.exited()) throw new Error(`the process ended without saying ${text}:\n${this.text.slice(-4000)}`);
+      await Promise.race([
+        once(this.child.stdout, 'data', { signal }),
+        once(this.child.stderr, 'data', { signal }),
+        once(this.child, 'close', { signal }),
+      ]).catch((cause: unknown) => {
+        throw new Error(`the process did not say ${text}:\n${this.text.slice(-4000)}`, { cause });
+      });
+    }
+    return this.text;
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.child.kill(signal);
+  }
+
+  /** The exit code, when it has ended; `null` for an end by signal. */
+  async exitCode(): Promise<number | null> {
+    if (!this.exited()) await once(this.child, 'close', { signal: AbortSignal.timeout(READY_TIMEOUT_MS) });
+    return this.child.exitCode;
+  }
+
+  /** Stops it as an operator would. Fails when it does not stop, or had ended by itself with an error. */
+  async stop(): Promise<void> {
+    if (!this.exited()) {
+      const gone = once(this.child, 'close', { signal: AbortSignal.timeout(STOP_TIMEOUT_MS) });
+      this.child.kill('SIGTERM');
+      await gone.catch(async (cause: unknown) => {
+        await this.kill9();
+        throw new Error(`the process did not stop:\n${this.text.slice(-4000)}`, { cause });
+      });
+    }
+    if (this.child.exitCode !== 0 && this.child.signalCode !== 'SIGKILL') {
+      throw new Error(
+        `the process ended with ${this.child.exitCode ?? this.child.signalCode}:\n${this.text.slice(-4000)}`,
+      );
+    }
+  }
+
+  async kill9(): Promise<void> {
+    if (this.exited()) return;
+    const gone = once(this.child, 'close');
+    this.child.kill('SIGCONT');
+    this.child.kill('SIGKILL');
+    await gone;
+  }
+}
