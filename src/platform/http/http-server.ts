@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 
 import { FastifyAdapter } from '@nestjs/platform-fastify';
-import type { FastifyInstance } from 'fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 
 import { INTERNAL_PREFIX } from '../../protocol/plane-api.js';
@@ -39,7 +39,8 @@ export function createHttpServer(): FastifyAdapter {
     },
     http: { headersTimeout: HEADERS_TIMEOUT_MS, connectionsCheckingInterval: CHECK_INTERVAL_MS },
     // what Fastify refuses before routing, such as a URL that is none
-    frameworkErrors: (_error, request, reply) => sendProblem(new PlatformError('MALFORMED_REQUEST'), request, reply),
+    frameworkErrors: (_error: Error, request: FastifyRequest, reply: FastifyReply) =>
+      sendProblem(new PlatformError('MALFORMED_REQUEST'), request, reply),
   });
 }
 

@@ -85,6 +85,8 @@ export class ProblemFilter implements ExceptionFilter {
 /** Writes a problem document, `Retry-After` included. */
 export function sendProblem(error: PlatformError, request: FastifyRequest, reply: FastifyReply): void {
   const problem = problemOf(error, request);
+  // errors before routing have passed no hook
+  void reply.header('x-request-id', request.id);
   if (problem.retryAfter !== undefined) void reply.header('retry-after', String(problem.retryAfter));
   if (problem.status === 401) void reply.header('www-authenticate', 'Bearer');
   void reply.status(problem.status).type('application/problem+json').send(problem);
