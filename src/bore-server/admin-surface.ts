@@ -1,0 +1,98 @@
+import { createHash, timingSafeEqual } from 'node:crypto';
+import { once } from 'node:events';
+import http, { type IncomingMessage, type ServerResponse } from 'node:http';
+
+import { z } from 'zod';
+
+import { CloseTunnelRequest, type CloseTunnelResponse, INTERNAL_KEY_HEADER } from '../protocol/plane-api.js';
+import { ADMIN_BODY_BYTES_MAX } from './limits.js';
+import type { Metrics } from './metrics.js';
+
+/** A request must have arrived, and its answer be ready, in this time. */
+const REQUEST_TIMEOUT_MS = 5_000;
+
+interface AdminActions {
+  isReady(): boolean;
+  closeTunnel(tunnelId: string, reason: string): boolean;
+}
+
+/** Health, readiness and metrics for everybody who can reach it; orders for who has the internal key. */
+export class AdminSurface {
+  private readonly server: http.Server;
+
+  /** @param keys none: orders are not taken */
+  constructor(
+    private readonly keys: readonly string[],
+    private readonly metrics: Metrics,
+    private readonly actions: AdminActions,
+  ) {
+    this.server = http.createServer(
+      { requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS, connectionsCheckingInterval: 1_000 },
+      (request, response) => {
+        this.handle(request, response).catch(() => response.destroy());
+      },
+    );
+  }
+
+  /** Resolves with the port. */
+  async listen(port: number, address: string): Promise<number> {
+    this.server.listen(port, address);
+    await once(this.server, 'listening');
+    const bound = this.server.address();
+    return typeof bound === 'object' && bound !== null ? bound.port : port;
+  }
+
+  close(): void {
+    this.server.close();
+    this.server.closeAllConnections();
+  }
+
+  private async handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const route = `${request.method} ${request.url?.split('?', 1)[0]}`;
+    const close = /^POST \/tunnels\/([0-9a-f-]{36})\/close$/i.exec(route);
+    if (route === 'GET /health') return answer(response, 200, { status: 'ok' });
+    if (route === 'GET /ready')
+      return answer(response, this.actions.isReady() ? 200 : 503, { ready: this.actions.isReady() });
+    if (route === 'GET /metrics') {
+      response.setHeader('content-type', this.metrics.registry.contentType).end(await this.metrics.registry.metrics());
+      return;
+    }
+    if (!close?.[1]) return answer(response, 404, { code: 'NOT_FOUND' });
+    if (!this.isAllowed(request.headers[INTERNAL_KEY_HEADER]))
+      return answer(response, 401, { code: 'INVALID_INTERNAL_KEY' });
+    const order = CloseTunnelRequest.safeParse(await readJson(request));
+    if (!order.success) return answer(response, 400, { code: 'VALIDATION_FAILED' });
+    const closed = this.actions.closeTunnel(close[1].toLowerCase(), order.data.reason);
+    return answer(response, 200, { closed } satisfies CloseTunnelResponse);
+  }
+
+  private isAllowed(given: string | string[] | undefined): boolean {
+    if (typeof given !== 'string') return false;
+    const digest = sha256(given);
+    return this.keys.map((key) => timingSafeEqual(digest, sha256(key))).includes(true);
+  }
+}
+
+function answer(response: ServerResponse, status: number, body: object): void {
+  response
+    .writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store' })
+    .end(JSON.stringify(body));
+}
+
+/** The body, or `undefined` when it is too large or no JSON. */
+async function readJson(request: IncomingMessage): Promise<unknown> {
+  let body = '';
+  for await (const chunk of request.setEncoding('utf8')) {
+    body += z.string().parse(chunk);
+    if (body.length > ADMIN_BODY_BYTES_MAX) return undefined;
+  }
+  try {
+    return JSON.parse(body);
+  } catch {
+    return undefined;
+  }
+}
+
+function sha256(text: string): Buffer {
+  return createHash('sha256').update(text).digest();
+}

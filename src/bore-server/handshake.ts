@@ -1,0 +1,29 @@
+import { randomUuid } from '../protocol/challenge.js';
+import { type ClientMessage, parseClientMessage } from '../protocol/messages.js';
+import type { FrameConnection } from './frame-connection.js';
+
+/** What a client said first. The tag is not verified yet: only the message names whose key it must answer to. */
+export interface Greeting {
+  readonly challenge: string;
+  readonly tag: string;
+  readonly message: Extract<ClientMessage, { kind: 'hello' | 'accept' }>;
+}
+
+/** A client is refused; the text is what it is told. */
+export class Refusal extends Error {
+  override readonly name = 'Refusal';
+}
+
+/**
+ * Challenges a client and hears its answer and its wish, which it sends together (src/protocol/messages.ts).
+ * @throws Refusal, FrameError, ConnectionEnded
+ */
+export async function greet(connection: FrameConnection): Promise<Greeting> {
+  const challenge = randomUuid();
+  connection.send({ kind: 'challenge', challenge });
+  const first = parseClientMessage(await connection.next());
+  if (first.kind !== 'authenticate') throw new Refusal('server requires secret, but no secret was provided');
+  const message = parseClientMessage(await connection.next());
+  if (message.kind === 'authenticate') throw new Refusal('unexpected authenticate');
+  return { challenge, tag: first.tag, message };
+}

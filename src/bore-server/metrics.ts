@@ -1,0 +1,63 @@
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+
+/** What the process shows at `/metrics`. */
+export class Metrics {
+  readonly registry = new Registry();
+
+  readonly handshakes = new Counter({
+    name: 'bore_server_handshakes_total',
+    help: 'Connections to the control port, by how their handshake ended',
+    labelNames: ['outcome'],
+    registers: [this.registry],
+  });
+
+  readonly visitors = new Counter({
+    name: 'bore_server_visitors_total',
+    help: 'Visitors, by what became of them first: carried, not_fetched (the client did not come for them) or shed (a limit)',
+    labelNames: ['outcome'],
+    registers: [this.registry],
+  });
+
+  readonly setupSeconds = new Histogram({
+    name: 'bore_server_setup_seconds',
+    help: 'Time from a visitor’s arrival until its client has fetched it',
+    buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+    registers: [this.registry],
+  });
+
+  constructor() {
+    collectDefaultMetrics({ register: this.registry });
+  }
+
+  /** Figures that others keep, read when somebody scrapes. */
+  observe(read: () => { connections: number; tunnels: number; bytes: { in: number; out: number } }): void {
+    new Gauge({
+      name: 'bore_server_connections',
+      help: 'Visitor connections open now',
+      registers: [this.registry],
+      collect() {
+        this.set(read().connections);
+      },
+    });
+    new Gauge({
+      name: 'bore_server_tunnels',
+      help: 'Tunnels carried now',
+      registers: [this.registry],
+      collect() {
+        this.set(read().tunnels);
+      },
+    });
+    new Counter({
+      name: 'bore_server_bytes_total',
+      help: 'Bytes from visitors (in) and to visitors (out)',
+      labelNames: ['direction'],
+      registers: [this.registry],
+      collect() {
+        const { bytes } = read();
+        this.reset();
+        this.inc({ direction: 'in' }, bytes.in);
+        this.inc({ direction: 'out' }, bytes.out);
+      },
+    });
+  }
+}

@@ -1,0 +1,145 @@
+import { setTimeout as delay } from 'node:timers/promises';
+
+import type { Logger } from 'pino';
+
+import type {
+  HeartbeatRequest,
+  HeartbeatResponse,
+  RegisterRequest,
+  SessionEndReason,
+  SessionRef,
+} from '../protocol/plane-api.js';
+import { type BackendClient, PlaneRefusal } from './backend-client.js';
+
+/** A backend that needs longer is as good as gone; several of these fit into a lease. */
+const CALL_TIMEOUT_MS = 4_000;
+/** The last heartbeat before the process ends: an operator waits for it. */
+const LAST_CALL_TIMEOUT_MS = 2_000;
+/** Pause between two attempts: doubled from the first to the second of these, and spread, so that servers do not return all at once. */
+const RETRY_MS_MIN = 200;
+const RETRY_MS_MAX = 5_000;
+/** A session's end is reported at once, but several at a time: one heartbeat for all that end within this. */
+const NUDGE_MS = 50;
+
+type Ended = SessionRef & { reason: SessionEndReason };
+
+/** What the reporter asks of the server, and what it does for it. */
+export interface Reported {
+  sessions(): SessionRef[];
+  load(): HeartbeatRequest['load'];
+  obey(orders: HeartbeatResponse): void;
+  /** Another process has this server id now. */
+  superseded(): void;
+}
+
+/** Keeps the control plane informed: registers, then heartbeats until it is stopped. */
+export class Reporter {
+  private registered = false;
+  private intervalMs = RETRY_MS_MIN;
+  private sequence = 0;
+  private draining = false;
+  private wake = new AbortController();
+  private readonly stopping = new AbortController();
+  /** Ends that no heartbeat was answered for yet: the newest for each tunnel, so as many as there are tunnels at most. */
+  private readonly ended = new Map<string, Ended>();
+  private running: Promise<void> | undefined;
+
+  constructor(
+    private readonly backend: BackendClient,
+    private readonly registration: RegisterRequest,
+    private readonly reported: Reported,
+    private readonly logger: Logger,
+  ) {}
+
+  /** Whether the control plane knows this process. */
+  get isRegistered(): boolean {
+    return this.registered;
+  }
+
+  start(): void {
+    this.running = this.run();
+  }
+
+  /** A session has ended: reported with the next heartbeat, which comes soon. */
+  sessionEnded(ref: Ended): void {
+    const known = this.ended.get(ref.tunnelId);
+    if (!known || known.epoch <= ref.epoch) this.ended.set(ref.tunnelId, ref);
+    this.wake.abort();
+  }
+
+  /** The control plane does not know us (any more): register again, now. */
+  registerAgain(): void {
+    this.registered = false;
+    this.wake.abort();
+  }
+
+  /** Says a last time what is, so that no new tunnel is placed here, and stops. */
+  async stop(): Promise<void> {
+    this.stopping.abort();
+    this.wake.abort();
+    await this.running;
+    if (!this.registered) return;
+    this.draining = true;
+    try {
+      await this.heartbeat(LAST_CALL_TIMEOUT_MS);
+    } catch (err) {
+      this.logger.warn({ err }, 'the control plane could not be told that this server stops');
+    }
+  }
+
+  private async run(): Promise<void> {
+    let failures = 0;
+    while (!this.stopping.signal.aborted) {
+      let pauseMs: number;
+      try {
+        if (this.registered) await this.heartbeat(CALL_TIMEOUT_MS);
+        else await this.register();
+        failures = 0;
+        pauseMs = this.intervalMs;
+      } catch (err) {
+        if (err instanceof PlaneRefusal) this.onRefusal(err);
+        else this.logger[failures === 0 ? 'warn' : 'debug']({ err, failures }, 'the control plane does not answer');
+        pauseMs = Math.min(RETRY_MS_MAX, RETRY_MS_MIN * 2 ** failures++) * (0.5 + Math.random() / 2);
+      }
+      await this.pause(pauseMs, failures > 0);
+    }
+  }
+
+  /** Sleeps until the time is up or something is to be said; after a failure, until the time is up. */
+  private async pause(ms: number, failed: boolean): Promise<void> {
+    const signal = failed ? this.stopping.signal : AbortSignal.any([this.wake.signal, this.stopping.signal]);
+    await delay(ms, undefined, { signal }).catch(() => delay(this.stopping.signal.aborted ? 0 : NUDGE_MS));
+    this.wake = new AbortController();
+  }
+
+  private async register(): Promise<void> {
+    const { heartbeatIntervalMs, maxTunnels } = await this.backend.register(this.registration, CALL_TIMEOUT_MS);
+    this.intervalMs = heartbeatIntervalMs;
+    this.registered = true;
+    this.logger.info({ serverId: this.registration.serverId, maxTunnels }, 'registered');
+  }
+
+  private async heartbeat(timeoutMs: number): Promise<void> {
+    const ended = [...this.ended.values()];
+    const orders = await this.backend.heartbeat(
+      this.registration.serverId,
+      {
+        instanceId: this.registration.instanceId,
+        sequence: ++this.sequence,
+        draining: this.draining,
+        load: this.reported.load(),
+        sessions: this.reported.sessions(),
+        ended,
+      },
+      timeoutMs,
+    );
+    for (const ref of ended) if (this.ended.get(ref.tunnelId) === ref) this.ended.delete(ref.tunnelId);
+    this.reported.obey(orders);
+  }
+
+  private onRefusal({ code }: PlaneRefusal): void {
+    if (code === 'SERVER_SUPERSEDED') this.reported.superseded();
+    else if (code === 'SERVER_UNKNOWN') this.registered = false;
+    else this.logger.error({ code }, 'the control plane refused a report');
+  }
+}

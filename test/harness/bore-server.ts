@@ -1,0 +1,53 @@
+import { fileURLToPath } from 'node:url';
+
+import { type Backend, SECRETS } from './backend.js';
+import { RunningProcess } from './running-process.js';
+
+const MAIN = fileURLToPath(new URL('../../dist/bore-server/main.js', import.meta.url));
+
+interface BoreServerOptions {
+  /** Tunnels are authorised by it; without: stand-alone, under `secret`. */
+  readonly backend?: Backend;
+  readonly secret?: string;
+  readonly serverId?: string;
+  readonly ports: { readonly min: number; readonly max: number };
+  /** Stock clients know 7835 only; give every server an address of its own then. Default: a free port. */
+  readonly controlPort?: number;
+  readonly address?: string;
+  readonly env?: NodeJS.ProcessEnv;
+}
+
+/** A bore-server process on the loopback network. */
+export class BoreServerProcess extends RunningProcess {
+  address = '127.0.0.1';
+  controlPort = 0;
+  adminUrl = '';
+}
+
+/** Starts `dist/bore-server/main.js` and resolves when it takes clients (with a backend: when it is registered). */
+export async function startBoreServer(options: BoreServerOptions): Promise<BoreServerProcess> {
+  const { backend, secret, serverId = 's1', ports, controlPort = 0, address = '127.0.0.1', env } = options;
+  const server = new BoreServerProcess(process.execPath, [MAIN], {
+    PATH: process.env['PATH'],
+    BORE_PORT_RANGE: `${ports.min}:${ports.max}`,
+    BORE_BIND_ADDR: address,
+    BORE_HOST: address,
+    BORE_ADMIN_BIND_ADDR: address,
+    BORE_CONTROL_PORT: String(controlPort),
+    BORE_ADMIN_PORT: '0',
+    ...(secret !== undefined && { BORE_SECRET: secret }),
+    ...(backend && {
+      BORE_BACKEND_URL: backend.url,
+      BORE_BACKEND_API_KEY: SECRETS.INTERNAL_API_KEY,
+      BORE_SERVER_ID: serverId,
+    }),
+    ...env,
+  });
+  const output = await server.waitFor(/"msg":"listening"/);
+  const [, control, admin] = /"controlPort":(\d+),"adminPort":(\d+)/.exec(output) ?? [];
+  server.address = address;
+  server.controlPort = Number(control);
+  server.adminUrl = `http://${address}:${admin}`;
+  if (backend) await server.waitFor('"msg":"registered"');
+  return server;
+}
