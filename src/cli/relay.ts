@@ -1,0 +1,32 @@
+import type { Socket } from 'node:net';
+
+import { LINGER_MS } from './limits.js';
+
+/**
+ * Copies bytes both ways between a visitor's stream and the local service until both have finished or one breaks. The
+ * end of one side (FIN) is passed on, and the other may go on sending; a reset of one is a reset of the other. `pipe`
+ * reads from one only what the other takes, so memory is bounded by the sockets' own buffers.
+ *
+ * Both sockets come paused and half-open-able.
+ *
+ * @param first bytes of the visitor that came with the last frame
+ */
+export function relay(visitor: Socket, local: Socket, first: Buffer): void {
+  let finished = 0;
+  const join = (socket: Socket, other: Socket): void => {
+    socket.on('end', () => {
+      if (++finished === 1)
+        for (const side of [socket, other]) side.setTimeout(LINGER_MS, () => side.resetAndDestroy());
+    });
+    // the peer did not finish, and the other must not believe that it did
+    socket.on('error', () => void other.resetAndDestroy());
+    socket.on('close', () => {
+      if (!socket.readableEnded || !socket.writableFinished) other.resetAndDestroy();
+    });
+  };
+  join(visitor, local);
+  join(local, visitor);
+  if (first.length > 0) local.write(first);
+  visitor.pipe(local);
+  local.pipe(visitor);
+}
