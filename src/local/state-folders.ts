@@ -13,10 +13,14 @@ const isRoot = process.getuid?.() === 0;
 /** Programs, shared by everything that this user starts from this machine or clone. */
 export const BINARIES_HOME = isRoot ? ROOT_HOME : path.join(PROJECT_DIR, '.data');
 
-/** What `npm start` keeps between two starts: the database, the secrets, the logs. One for each clone. */
-export const STATE_DIR = isRoot
-  ? path.join(
-      ROOT_HOME,
-      `${path.basename(PROJECT_DIR)}-${createHash('sha256').update(PROJECT_DIR).digest('hex').slice(0, 8)}`,
-    )
-  : path.join(PROJECT_DIR, '.data');
+/**
+ * What `npm start` keeps between two starts: the database, the secrets, the logs. One for each clone; BORE_STATE_DIR names
+ * another.
+ */
+export const STATE_DIR = path.resolve(process.env['BORE_STATE_DIR'] || defaultStateDir());
+
+function defaultStateDir(): string {
+  if (!isRoot) return path.join(PROJECT_DIR, '.data');
+  const clone = createHash('sha256').update(PROJECT_DIR).digest('hex').slice(0, 8);
+  return path.join(ROOT_HOME, `${path.basename(PROJECT_DIR)}-${clone}`);
+}
