@@ -4,6 +4,7 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     globalSetup: ['test/harness/global-setup.ts'],
+    reporters: ['default', './test/harness/count-reporter.ts'],
     // real processes on real sockets: two suites at a time are what two cores carry
     pool: 'forks',
     maxWorkers: 2,

@@ -19,9 +19,12 @@ export function createOpenApi(app: INestApplication): OpenAPIObject {
       .build(),
   );
   const { $schema: _, ...problem } = z.toJSONSchema(Problem);
+  // JSON Schema 2020-12 is what OpenAPI 3.1 takes, and Nest's types are of 3.0
+  // oxlint-disable-next-line typescript/consistent-type-assertions
+  const schema = problem as never;
   document.components = {
     ...document.components,
-    schemas: { ...document.components?.schemas, Problem: problem as never },
+    schemas: { ...document.components?.schemas, Problem: schema },
   };
   return document;
 }

@@ -45,6 +45,8 @@ export class AccessGuard extends AuthGuard('jwt') {
   }
 
   override handleRequest<T>(error: unknown, caller: T | false | null): T {
+    // as passport hands it on
+    // oxlint-disable-next-line typescript/only-throw-error
     if (error) throw error;
     if (!caller) throw new PlatformError('UNAUTHENTICATED');
     return caller;

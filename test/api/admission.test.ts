@@ -76,7 +76,7 @@ describe('admission under fire', () => {
   it('lets exactly 100 of 300 concurrent requests over 3 backends through, each with a port of its own', async () => {
     const users = await Promise.all(Array.from({ length: 10 }, () => newUser()));
     const answers = await Promise.all(
-      Array.from({ length: 300 }, (_, i) => users[i % 10]?.(i).post('/api/v1/tunnels', {})),
+      Array.from({ length: 300 }, async (_, i) => users[i % 10]?.(i).post('/api/v1/tunnels', {})),
     );
     const tally: Record<string, number> = {};
     for (const answer of answers) {
@@ -112,7 +112,7 @@ describe('admission under fire', () => {
   it('gives one of 30 contenders the port that all of them ask for', async () => {
     const users = await Promise.all(Array.from({ length: 6 }, () => newUser()));
     const answers = await Promise.all(
-      Array.from({ length: 30 }, (_, i) => users[i % 6]?.(i).post('/api/v1/tunnels', { port: 11_042 })),
+      Array.from({ length: 30 }, async (_, i) => users[i % 6]?.(i).post('/api/v1/tunnels', { port: 11_042 })),
     );
     expect(answers.filter((answer) => answer?.status === 201)).toHaveLength(1);
     expect(answers.filter((answer) => answer?.body.code === 'PORT_TAKEN')).toHaveLength(29);

@@ -51,6 +51,7 @@ async function run([command, name]: readonly string[]): Promise<number> {
       say(folder === null ? 'schema.prisma and the database agree: nothing to write' : `written: ${folder}`);
       return 0;
     }
+    default:
   }
   process.stderr.write('usage: migrate up | status | new <name_in_lower_case>\n');
   return 2;

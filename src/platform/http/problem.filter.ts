@@ -15,6 +15,8 @@ export const Problem = z.object({
   type: z.string(),
   title: z.string(),
   status: z.int(),
+  // Object.keys forgets which keys they are
+  // oxlint-disable-next-line typescript/consistent-type-assertions
   code: z.enum(Object.keys(ERROR_REGISTER) as [ErrorCode, ...ErrorCode[]]),
   detail: z.string(),
   instance: z.string(),
