@@ -34,15 +34,20 @@ A first tunnel, in a second terminal in this folder, to whatever listens on port
   ${borectl(settings)} signup you@example.com
   ${borectl(settings)} open 8080
 ${controlPort === CONTROL_PORT ? stockClient(`http://${localHost}:${apiPort}/api/v1`, file) : stockClientMissing(controlPort)}
-Nothing listens on 8080? npm run demo brings its own.
+Nothing listens on 8080? ${apiVariable(settings)}npm run demo brings its own.
 Ctrl-C stops everything; the next npm start finds its data again.
 
 `;
 }
 
-function borectl({ localHost, apiPort }: StartSettings): string {
+function borectl(settings: StartSettings): string {
+  return `${apiVariable(settings)}npm run -s borectl --`;
+}
+
+/** In front of a command, where the API is not at the address that borectl tries by itself. */
+function apiVariable({ localHost, apiPort }: StartSettings): string {
   const api = `http://${localHost}:${apiPort}`;
-  return `${api === 'http://127.0.0.1:3000' ? '' : `BORE_API=${api} `}npm run -s borectl --`;
+  return api === 'http://127.0.0.1:3000' ? '' : `BORE_API=${api} `;
 }
 
 /** The password goes through a pipe: what stands on a command line shows in ps. */
