@@ -8,14 +8,21 @@ import { type Greeting, Refusal } from './handshake.js';
 import { CLOSED_TUNNELS_MAX } from './limits.js';
 import type { Metrics } from './metrics.js';
 import { PublicPort } from './public-port.js';
+import { Tunnel } from './tunnel.js';
 import { TunnelSession } from './tunnel-session.js';
 import { Visitors } from './visitors.js';
 
-/** The data plane itself: which sessions there are, and what a client's greeting leads to. */
+/**
+ * Ends of a session after which its streams may live on: the client's machine is there, and if the client itself is
+ * not, its kernel ends its streams. After any other end nobody is there to carry them.
+ */
+const STREAMS_SURVIVE: ReadonlySet<SessionEndReason> = new Set(['client_closed', 'client_reset']);
+
+/** The data plane itself: which tunnels there are, and what a client's greeting leads to. */
 export class BoreServer {
-  /** By tunnel, and the ports they hold. At most one of each for every public port. */
-  private readonly sessions = new Map<string, TunnelSession>();
-  private readonly ports = new Map<number, TunnelSession>();
+  /** Tunnels with a session or with visitors, and the tunnels that hold a port. At most one for each public port. */
+  private readonly tunnels = new Map<string, Tunnel>();
+  private readonly ports = new Map<number, Tunnel>();
   private readonly visitors: Visitors;
   /** When tunnels were closed by order, in the time of `performance.now()`. */
   private readonly closedAt = new Map<string, number>();
@@ -28,15 +35,15 @@ export class BoreServer {
     private readonly logger: Logger,
     private readonly onSessionEnd: (ref: SessionRef & { reason: SessionEndReason }) => void,
   ) {
-    this.visitors = new Visitors(metrics);
+    this.visitors = new Visitors(metrics, (tunnel) => this.forgetIdle(tunnel));
     metrics.observe(() => ({
       connections: this.visitors.count,
-      tunnels: this.sessions.size,
+      tunnels: this.ports.size,
       bytes: this.visitors.bytes,
     }));
   }
 
-  /** @throws Refusal */
+  /** @throws Refusal, ConnectionEnded */
   async onGreeting(
     { challenge, tag, message }: Greeting,
     connection: FrameConnection,
@@ -56,19 +63,22 @@ export class BoreServer {
     this.closedAt.set(tunnelId, performance.now());
     const [oldest] = this.closedAt.keys();
     if (this.closedAt.size > CLOSED_TUNNELS_MAX && oldest !== undefined) this.closedAt.delete(oldest);
-    const session = this.sessions.get(tunnelId);
-    session?.end('ordered', `tunnel closed: ${reason}`);
-    return session !== undefined;
+    const tunnel = this.tunnels.get(tunnelId);
+    if (!tunnel) return false;
+    tunnel.session?.end('ordered', `tunnel closed: ${reason}`);
+    this.visitors.dropCarried(tunnel);
+    return true;
   }
 
   /** What a heartbeat says. */
   sessionRefs(): SessionRef[] {
-    return [...this.sessions.values()].map(({ tunnelId, sessionId, epoch }) => ({ tunnelId, sessionId, epoch }));
+    return [...this.ports.values()].flatMap(({ session }) => (session ? [session.ref] : []));
   }
 
   /** Load since the last call. */
   load(): HeartbeatRequest['load'] {
-    const now = { at: performance.now(), bytes: this.visitors.bytes.in + this.visitors.bytes.out };
+    const { in: bytesIn, out: bytesOut } = this.visitors.bytes;
+    const now = { at: performance.now(), bytes: bytesIn + bytesOut };
     const seconds = Math.max(0.001, (now.at - this.lastLoad.at) / 1000);
     const bandwidthMbps = ((now.bytes - this.lastLoad.bytes) * 8) / 1e6 / seconds;
     this.lastLoad = now;
@@ -77,21 +87,24 @@ export class BoreServer {
 
   obey({ close }: HeartbeatResponse): void {
     for (const { tunnelId, sessionId, reason } of close) {
-      const session = this.sessions.get(tunnelId);
-      if (session?.sessionId === sessionId) session.end('ordered', `tunnel closed: ${reason}`);
+      const session = this.tunnels.get(tunnelId)?.session;
+      if (session?.ref.sessionId === sessionId) session.end('ordered', `tunnel closed: ${reason}`);
     }
   }
 
-  /** Ends every session. */
+  /** Ends every session and every stream. */
   stop(reason: SessionEndReason, text: string): void {
-    for (const session of this.sessions.values()) session.end(reason, text);
+    for (const tunnel of this.tunnels.values()) {
+      tunnel.session?.end(reason, text);
+      this.visitors.dropCarried(tunnel);
+    }
   }
 
   private accept(id: string, challenge: string, tag: string, connection: FrameConnection): void {
-    const session = this.visitors.ownerOf(id);
+    const tunnel = this.visitors.tunnelOf(id);
     // gone, or never there: nothing to say that would help the client
-    if (!session) throw new ConnectionEnded('no such visitor');
-    if (!verifyAnswer(session.key, challenge, tag)) throw new Refusal('invalid secret');
+    if (!tunnel) throw new ConnectionEnded('no such visitor');
+    if (!verifyAnswer(tunnel.key, challenge, tag)) throw new Refusal('invalid secret');
     this.visitors.carry(id, connection.socket, connection.detach());
   }
 
@@ -101,53 +114,80 @@ export class BoreServer {
     authorizer: Authorizer,
   ): Promise<void> {
     const { socket } = connection;
-    const address = socket.remoteAddress ?? '';
     const askedAt = performance.now();
-    const grant = await authorizer.authorize({ ...wish, address });
-    const held = this.ports.get(grant.port);
+    const grant = await authorizer.authorize({ ...wish, address: socket.remoteAddress ?? '' });
     if ((this.closedAt.get(grant.tunnelId) ?? -1) >= askedAt) throw new Refusal('invalid secret');
-    if (held && !authorizer.allowsTakeover) throw new Refusal('port already in use');
-    if (held && held.tunnelId === grant.tunnelId && held.epoch > grant.epoch)
-      throw new Refusal('taken over by a newer connection');
+    const tunnel = this.tunnels.get(grant.tunnelId) ?? new Tunnel(grant);
+    const holder = this.ports.get(grant.port);
+    const before = tunnel.session;
+    if (holder && !authorizer.allowsTakeover) throw new Refusal('port already in use');
+    if (before && before.ref.epoch > grant.epoch) throw new Refusal('taken over by a newer connection');
 
-    const port = held?.publicPort ?? new PublicPort(this.bindTunnels, grant.port);
-    const session = new TunnelSession(grant, socket, port, (ended, reason) => this.onEnd(ended, reason));
-    this.ports.set(grant.port, session);
-    this.sessions.set(grant.tunnelId, session);
-    port.onVisitor = (visitor) => this.visitors.admit(visitor, session);
-    // the port stays open: it has another holder now
-    held?.end('taken_over', 'taken over by another connection of this tunnel');
+    const session = new TunnelSession(grant, socket, (reason) => this.onEnd(tunnel, session, reason));
+    if (holder !== tunnel) this.closePort(tunnel);
+    const port = this.takePort(grant.port, holder);
+    port.onVisitor = (visitor) => this.visitors.admit(visitor, tunnel);
+    this.ports.set(grant.port, tunnel);
+    this.tunnels.set(grant.tunnelId, tunnel);
+    tunnel.update(grant);
+    tunnel.session = session;
+    tunnel.publicPort = port;
+    before?.end('taken_over', 'taken over by another connection of this tunnel');
+    if (holder !== tunnel) holder?.session?.end('ordered', 'tunnel closed');
     connection.detach();
-    if (socket.destroyed || socket.readableEnded) session.end('client_lost');
+    await this.begin(tunnel, session, port, socket.remoteAddress);
+  }
+
+  private async begin(
+    tunnel: Tunnel,
+    session: TunnelSession,
+    port: PublicPort,
+    clientAddress: string | undefined,
+  ): Promise<void> {
     try {
       await port.listen();
     } catch (error) {
-      session.end('ordered', error instanceof Refusal ? error.message : 'failed to bind to port');
+      session.end('port_unavailable', error instanceof Refusal ? error.message : 'failed to bind to port');
       return;
     }
     if (session.isOver) return;
-    this.logger.info(
-      {
-        tunnelId: grant.tunnelId,
-        sessionId: grant.sessionId,
-        epoch: grant.epoch,
-        port: grant.port,
-        clientAddress: address,
-      },
-      'session began',
-    );
-    session.begin();
+    this.logger.info({ ...session.ref, port: port.port, clientAddress }, 'session began');
+    session.begin(port.port);
+    this.visitors.announceTo(tunnel);
   }
 
-  private onEnd(session: TunnelSession, reason: SessionEndReason): void {
-    const { tunnelId, sessionId, epoch, publicPort } = session;
-    if (this.sessions.get(tunnelId) === session) this.sessions.delete(tunnelId);
-    if (this.ports.get(publicPort.port) === session) {
-      this.ports.delete(publicPort.port);
-      publicPort.close();
+  private onEnd(tunnel: Tunnel, session: TunnelSession, reason: SessionEndReason): void {
+    if (!STREAMS_SURVIVE.has(reason)) this.visitors.dropCarried(tunnel);
+    if (tunnel.session === session) {
+      tunnel.session = undefined;
+      this.visitors.dismissWaiting(tunnel);
+      this.closePort(tunnel);
     }
-    this.visitors.dropAllOf(session);
-    this.logger.info({ tunnelId, sessionId, epoch, reason }, 'session ended');
-    this.onSessionEnd({ tunnelId, sessionId, epoch, reason });
+    this.logger.info({ ...session.ref, reason }, 'session ended');
+    this.onSessionEnd({ ...session.ref, reason });
+    this.forgetIdle(tunnel);
+  }
+
+  /**
+   * The port itself, which stays open when it changes hands. Another tunnel that holds it has been closed, and its port
+   * given away, before we heard of it.
+   */
+  private takePort(port: number, holder: Tunnel | undefined): PublicPort {
+    if (!holder?.publicPort) return new PublicPort(this.bindTunnels, port);
+    const { publicPort } = holder;
+    holder.publicPort = undefined;
+    return publicPort;
+  }
+
+  private closePort(tunnel: Tunnel): void {
+    const { publicPort } = tunnel;
+    if (!publicPort) return;
+    publicPort.close();
+    this.ports.delete(publicPort.port);
+    tunnel.publicPort = undefined;
+  }
+
+  private forgetIdle(tunnel: Tunnel): void {
+    if (tunnel.isIdle && this.tunnels.get(tunnel.id) === tunnel) this.tunnels.delete(tunnel.id);
   }
 }

@@ -1,4 +1,4 @@
-import { randomUuid } from '../protocol/challenge.js';
+import { isTag, randomUuid } from '../protocol/challenge.js';
 import { type ClientMessage, parseClientMessage } from '../protocol/messages.js';
 import type { FrameConnection } from './frame-connection.js';
 
@@ -23,6 +23,7 @@ export async function greet(connection: FrameConnection): Promise<Greeting> {
   connection.send({ kind: 'challenge', challenge });
   const first = parseClientMessage(await connection.next());
   if (first.kind !== 'authenticate') throw new Refusal('server requires secret, but no secret was provided');
+  if (!isTag(first.tag)) throw new Refusal('invalid secret');
   const message = parseClientMessage(await connection.next());
   if (message.kind === 'authenticate') throw new Refusal('unexpected authenticate');
   return { challenge, tag: first.tag, message };

@@ -39,6 +39,15 @@ export const LINGER_MS = 60_000;
  */
 export const KEEPALIVE_MS = 5_000;
 
+/** The same on visitors' connections: a visitor that vanished holds two descriptors, and there may be thousands to probe. */
+export const VISITOR_KEEPALIVE_MS = 60_000;
+
+/** Notices of visitors that a client has not read, in bytes: ~1,000 visitors. It acknowledges and never reads: it hangs. */
+export const CONTROL_BACKLOG_BYTES_MAX = 65_536;
+
+/** How long the last words to a client may take to leave before its connection is cut. */
+export const FAREWELL_MS = 5_000;
+
 /** Searches by secret alone that may fail, from one source address, in {@link FAILED_SEARCH_WINDOW_MS}: each costs an HMAC a tunnel. */
 export const FAILED_SEARCHES_MAX = 10;
 export const FAILED_SEARCH_WINDOW_MS = 60_000;

@@ -1,15 +1,15 @@
 #!/usr/bin/env node
-import { pino, type Logger } from 'pino';
+import { pino } from 'pino';
 
 import { randomUuid } from '../protocol/challenge.js';
+import type { RegisterRequest } from '../protocol/plane-api.js';
 import { AdminSurface } from './admin-surface.js';
-import type { Authorizer } from './authorizer.js';
 import { BackendAuthorizer } from './backend-authorizer.js';
 import { BackendClient } from './backend-client.js';
 import { BoreServer } from './bore-server.js';
 import { ControlListener } from './control-listener.js';
 import { Metrics } from './metrics.js';
-import { type BackendMode, type Options, OptionsError, readOptions } from './options.js';
+import { type Options, OptionsError, readOptions } from './options.js';
 import { Reporter } from './reporter.js';
 import { SharedSecretAuthorizer } from './shared-secret-authorizer.js';
 
@@ -21,12 +21,20 @@ async function start(options: Options): Promise<void> {
     timestamp: pino.stdTimeFunctions.isoTime,
   });
   const metrics = new Metrics();
-  const backend = 'backend' in options.access ? options.access.backend : undefined;
+  const { backend, secret } = options.access;
+  const identity = backend && { ...backend, instanceId: randomUuid() };
+  const client = identity && new BackendClient(identity.url, identity.apiKeys[0] ?? '');
   let reporter: Reporter | undefined;
   let stopping = false;
 
   const server = new BoreServer(options.bindTunnels, metrics, logger, (ended) => reporter?.sessionEnded(ended));
-  const admin = new AdminSurface(backend?.apiKeys ?? [], metrics, {
+  const authorizer =
+    client && identity
+      ? new BackendAuthorizer(client, identity, options.portRange, logger, ({ code }) =>
+          code === 'SERVER_SUPERSEDED' ? superseded() : reporter?.registerAgain(),
+        )
+      : new SharedSecretAuthorizer(secret ?? '', options.portRange, (port) => server.isPortTaken(port));
+  const admin = new AdminSurface(identity?.apiKeys ?? [], metrics, {
     isReady: () => !stopping && (reporter?.isRegistered ?? true),
     closeTunnel: (tunnelId, reason) => server.closeTunnel(tunnelId, reason),
   });
@@ -44,74 +52,51 @@ async function start(options: Options): Promise<void> {
     logger.info('stopped');
     process.exit(exitCode);
   };
+  const superseded = (): void => {
+    if (stopping) return;
+    logger.fatal({ serverId: identity?.serverId }, 'another process has registered under this server id');
+    void stop(1);
+  };
 
-  let authorizer: Authorizer;
-  const controlPort = await listening(control.listen(options.controlPort, options.bindAddr), options.controlPort);
   const adminPort = await listening(admin.listen(options.adminPort, options.adminBindAddr), options.adminPort);
-  if (backend) {
-    const identity = { serverId: backend.serverId, instanceId: randomUuid() };
-    const client = new BackendClient(backend.url, backend.apiKeys[0] ?? '');
-    const superseded = (): void => {
-      logger.fatal({ serverId: identity.serverId }, 'another process has registered under this server id');
-      void stop(1);
-    };
-    reporter = newReporter(
-      options,
-      backend,
-      identity.instanceId,
-      { controlPort, adminPort },
+  const controlPort = await listening(control.listen(options.controlPort, options.bindAddr), options.controlPort);
+  if (client && identity) {
+    const registration = registrationOf(options, identity, { controlPort, adminPort });
+    reporter = new Reporter(
       client,
-      server,
-      superseded,
+      registration,
+      {
+        sessions: () => server.sessionRefs(),
+        load: () => server.load(),
+        obey: (orders) => server.obey(orders),
+        superseded,
+      },
       logger,
     );
-    authorizer = new BackendAuthorizer(client, identity, options.portRange, logger, ({ code }) =>
-      code === 'SERVER_SUPERSEDED' ? superseded() : reporter?.registerAgain(),
-    );
     reporter.start();
-  } else if ('secret' in options.access) {
-    authorizer = new SharedSecretAuthorizer(options.access.secret, options.portRange, (port) =>
-      server.isPortTaken(port),
-    );
   }
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void stop(0));
   logger.info({ controlPort, adminPort, portRange: options.portRange }, 'listening');
 }
 
-function newReporter(
-  options: Options,
-  backend: BackendMode,
-  instanceId: string,
-  ports: { controlPort: number; adminPort: number },
-  client: BackendClient,
-  server: BoreServer,
-  superseded: () => void,
-  logger: Logger,
-): Reporter {
-  const { host, location, maxTunnels, maxBandwidthMbps, portRange } = options;
-  const adminHost = host ?? (options.adminBindAddr === '0.0.0.0' ? '127.0.0.1' : options.adminBindAddr);
-  const registration = {
-    serverId: backend.serverId,
+/** How the server presents itself; what the operator did not set is left to the control plane. */
+function registrationOf(
+  { host, location, maxTunnels, maxBandwidthMbps, portRange, adminUrl, adminBindAddr }: Options,
+  { serverId, instanceId }: { serverId: string; instanceId: string },
+  { controlPort, adminPort }: { controlPort: number; adminPort: number },
+): RegisterRequest {
+  const adminHost = host ?? (adminBindAddr === '0.0.0.0' ? '127.0.0.1' : adminBindAddr);
+  return {
+    serverId,
     instanceId,
-    controlPort: ports.controlPort,
-    adminUrl: options.adminUrl ?? `http://${adminHost.includes(':') ? `[${adminHost}]` : adminHost}:${ports.adminPort}`,
+    controlPort,
+    adminUrl: adminUrl ?? `http://${adminHost.includes(':') ? `[${adminHost}]` : adminHost}:${adminPort}`,
     portRange,
     ...(host !== undefined && { host }),
     ...(location !== undefined && { location }),
     ...(maxTunnels !== undefined && { maxTunnels }),
     ...(maxBandwidthMbps !== undefined && { maxBandwidthMbps }),
   };
-  return new Reporter(
-    client,
-    registration,
-    {
-      sessions: () => server.sessionRefs(),
-      load: () => server.load(),
-      obey: (orders) => server.obey(orders),
-      superseded,
-    },
-    logger,
-  );
 }
 
 /** @throws OptionsError when the port is taken or not ours to take */

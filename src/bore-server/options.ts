@@ -59,7 +59,9 @@ export interface Options extends Omit<
 > {
   readonly bindTunnels: string;
   /** Either backends, or one secret for everybody (stand-alone). */
-  readonly access: { readonly backend: BackendMode } | { readonly secret: string };
+  readonly access:
+    | { readonly backend: BackendMode; readonly secret?: undefined }
+    | { readonly backend?: undefined; readonly secret: string };
 }
 
 /** A flag is missing or wrong; the message is a sentence for whoever typed it. */

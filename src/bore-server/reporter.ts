@@ -1,5 +1,3 @@
-import { setTimeout as delay } from 'node:timers/promises';
-
 import type { Logger } from 'pino';
 
 import type {
@@ -38,8 +36,11 @@ export class Reporter {
   private intervalMs = RETRY_MS_MIN;
   private sequence = 0;
   private draining = false;
-  private wake = new AbortController();
-  private readonly stopping = new AbortController();
+  private stopping = false;
+  private failing = false;
+  /** Something is to be said before the next heartbeat is due. */
+  private nudged = false;
+  private shortenPause: (toMs: number) => void = () => undefined;
   /** Ends that no heartbeat was answered for yet: the newest for each tunnel, so as many as there are tunnels at most. */
   private readonly ended = new Map<string, Ended>();
   private running: Promise<void> | undefined;
@@ -64,19 +65,19 @@ export class Reporter {
   sessionEnded(ref: Ended): void {
     const known = this.ended.get(ref.tunnelId);
     if (!known || known.epoch <= ref.epoch) this.ended.set(ref.tunnelId, ref);
-    this.wake.abort();
+    this.nudge();
   }
 
   /** The control plane does not know us (any more): register again, now. */
   registerAgain(): void {
     this.registered = false;
-    this.wake.abort();
+    this.nudge();
   }
 
   /** Says a last time what is, so that no new tunnel is placed here, and stops. */
   async stop(): Promise<void> {
-    this.stopping.abort();
-    this.wake.abort();
+    this.stopping = true;
+    this.shortenPause(0);
     await this.running;
     if (!this.registered) return;
     this.draining = true;
@@ -89,7 +90,7 @@ export class Reporter {
 
   private async run(): Promise<void> {
     let failures = 0;
-    while (!this.stopping.signal.aborted) {
+    while (!this.stopping) {
       let pauseMs: number;
       try {
         if (this.registered) await this.heartbeat(CALL_TIMEOUT_MS);
@@ -101,15 +102,29 @@ export class Reporter {
         else this.logger[failures === 0 ? 'warn' : 'debug']({ err, failures }, 'the control plane does not answer');
         pauseMs = Math.min(RETRY_MS_MAX, RETRY_MS_MIN * 2 ** failures++) * (0.5 + Math.random() / 2);
       }
-      await this.pause(pauseMs, failures > 0);
+      this.failing = failures > 0;
+      await this.pause(pauseMs);
     }
   }
 
-  /** Sleeps until the time is up or something is to be said; after a failure, until the time is up. */
-  private async pause(ms: number, failed: boolean): Promise<void> {
-    const signal = failed ? this.stopping.signal : AbortSignal.any([this.wake.signal, this.stopping.signal]);
-    await delay(ms, undefined, { signal }).catch(() => delay(this.stopping.signal.aborted ? 0 : NUDGE_MS));
-    this.wake = new AbortController();
+  /** Something is to be said soon. A backend that failed is not asked sooner because of it. */
+  private nudge(): void {
+    if (this.nudged) return;
+    this.nudged = true;
+    if (!this.failing) this.shortenPause(NUDGE_MS);
+  }
+
+  private async pause(ms: number): Promise<void> {
+    if (this.stopping) return;
+    await new Promise<void>((resolve) => {
+      let timer = setTimeout(resolve, this.nudged && !this.failing ? NUDGE_MS : ms);
+      this.shortenPause = (toMs) => {
+        clearTimeout(timer);
+        timer = setTimeout(resolve, toMs);
+      };
+    });
+    this.shortenPause = () => undefined;
+    this.nudged = false;
   }
 
   private async register(): Promise<void> {

@@ -18,6 +18,7 @@ export class SharedSecretAuthorizer implements Authorizer {
     private readonly range: { min: number; max: number },
     private readonly isTaken: (port: number) => boolean,
   ) {
+    if (secret === '') throw new Error('an empty secret would let everybody in');
     this.key = keyOfSecret(secret);
   }
 

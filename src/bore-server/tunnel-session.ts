@@ -1,42 +1,28 @@
 import type { Socket } from 'node:net';
 
 import { encodeServerMessage } from '../protocol/messages.js';
-import type { Grant, SessionEndReason } from '../protocol/plane-api.js';
-import { CONNECTIONS_PER_TUNNEL_MAX } from './limits.js';
-import type { PublicPort } from './public-port.js';
+import type { Grant, SessionEndReason, SessionRef } from '../protocol/plane-api.js';
+import { CONTROL_BACKLOG_BYTES_MAX, FAREWELL_MS } from './limits.js';
 
-/** One client carrying one tunnel: its control connection, and what it may do. */
+/** One client carrying one tunnel: its control connection. */
 export class TunnelSession {
-  readonly tunnelId: string;
-  readonly sessionId: string;
-  readonly epoch: number;
-  readonly key: Buffer;
-  readonly maxVisitors: number;
-  /** Visitors of this session, waiting or carried; kept by `Visitors`. */
-  visitors = 0;
-  waitingVisitors = 0;
-  /** The client's connections for carried visitors. */
-  readonly streams = new Set<Socket>();
+  readonly ref: SessionRef;
+  private begun = false;
   private ended = false;
 
-  /**
-   * @param publicPort handed over by the session before, or new
-   * @param onEnd called once, with the reason
-   */
+  /** @param onEnd called once, with the reason */
   constructor(
-    grant: Grant,
+    { tunnelId, sessionId, epoch }: Grant,
     private readonly control: Socket,
-    readonly publicPort: PublicPort,
-    private readonly onEnd: (session: TunnelSession, reason: SessionEndReason) => void,
+    private readonly onEnd: (reason: SessionEndReason) => void,
   ) {
-    this.tunnelId = grant.tunnelId;
-    this.sessionId = grant.sessionId;
-    this.epoch = grant.epoch;
-    this.key = Buffer.from(grant.key, 'hex');
-    this.maxVisitors = grant.maxConnections ?? CONNECTIONS_PER_TUNNEL_MAX;
+    this.ref = { tunnelId, sessionId, epoch };
     control.once('end', () => this.end('client_closed'));
-    control.once('error', () => this.end('client_lost'));
-    control.once('close', () => this.end('client_lost'));
+    control.once('error', (error: NodeJS.ErrnoException) => {
+      // no answer to keepalive: the client's machine is gone, and with it every stream through it
+      this.end(error.code === 'ETIMEDOUT' || error.code === 'EHOSTUNREACH' ? 'client_lost' : 'client_reset');
+    });
+    control.once('close', () => this.end('client_closed'));
   }
 
   get isOver(): boolean {
@@ -44,14 +30,17 @@ export class TunnelSession {
   }
 
   /** Tells the client its public port. From here on it says nothing more; what it says all the same is not kept. */
-  begin(): void {
-    this.control.write(encodeServerMessage({ kind: 'hello', port: this.publicPort.port }));
+  begin(port: number): void {
+    this.begun = true;
+    this.control.write(encodeServerMessage({ kind: 'hello', port }));
     this.control.resume();
   }
 
-  /** Asks the client to fetch a visitor. */
+  /** Asks the client to fetch a visitor, once it has been told its port. */
   sendConnection(id: string): void {
-    if (!this.ended) this.control.write(encodeServerMessage({ kind: 'connection', id }));
+    if (!this.begun || this.ended) return;
+    this.control.write(encodeServerMessage({ kind: 'connection', id }));
+    if (this.control.writableLength > CONTROL_BACKLOG_BYTES_MAX) this.end('client_lost');
   }
 
   /**
@@ -62,7 +51,8 @@ export class TunnelSession {
     if (this.ended) return;
     this.ended = true;
     if (text !== undefined && this.control.writable) this.control.write(encodeServerMessage({ kind: 'error', text }));
+    this.control.setTimeout(FAREWELL_MS, () => this.control.destroy());
     this.control.destroySoon();
-    this.onEnd(this, reason);
+    this.onEnd(reason);
   }
 }

@@ -4,7 +4,7 @@
  */
 import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 
-/** An HMAC-SHA256 tag in hex: the only form that {@link verifyAnswer} accepts. */
+/** An HMAC-SHA256 tag in hex. */
 const TAG = /^[0-9a-f]{64}$/i;
 
 /** 128 random bits in UUID form, for challenges and visitors' connection ids; upstream accepts any bits there. */
@@ -23,9 +23,14 @@ export function answerChallenge(key: Buffer, challenge: string): string {
   return tagOf(key, challenge).toString('hex');
 }
 
+/** Whether `tag` could answer any challenge at all. */
+export function isTag(tag: string): boolean {
+  return TAG.test(tag);
+}
+
 /** Whether `tag` answers the challenge under `key`; constant time over tags of the right form. */
 export function verifyAnswer(key: Buffer, challenge: string, tag: string): boolean {
-  return TAG.test(tag) && timingSafeEqual(tagOf(key, challenge), Buffer.from(tag, 'hex'));
+  return isTag(tag) && timingSafeEqual(tagOf(key, challenge), Buffer.from(tag, 'hex'));
 }
 
 function tagOf(key: Buffer, challenge: string): Buffer {

@@ -14,6 +14,10 @@ export const NETWORK_TIMEOUT_MS = 3_000;
 
 const NUL = 0;
 
+/** What upstream's server tells a client whose frames are broken (as seen from bore 0.6.0). */
+const INVALID_LENGTH = 'frame error, invalid byte length';
+export const UNPARSABLE = 'unable to parse message';
+
 /** The peer broke the framing; the connection cannot be read any further. */
 export class FrameError extends Error {
   override readonly name = 'FrameError';
@@ -41,7 +45,7 @@ export class FrameReader {
   next(): string | undefined {
     const end = this.pending.indexOf(NUL);
     if (end > MAX_FRAME_BYTES || (end < 0 && this.pending.length > MAX_FRAME_BYTES)) {
-      throw new FrameError(`frame is longer than ${MAX_FRAME_BYTES} bytes`);
+      throw new FrameError(INVALID_LENGTH);
     }
     if (end < 0) return undefined;
     const frame = this.pending.subarray(0, end);
@@ -49,7 +53,7 @@ export class FrameReader {
     try {
       return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(frame);
     } catch (cause) {
-      throw new FrameError('frame is not valid UTF-8', { cause });
+      throw new FrameError(UNPARSABLE, { cause });
     }
   }
 

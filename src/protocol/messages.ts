@@ -21,7 +21,7 @@
  */
 import { z } from 'zod';
 
-import { FrameError, MAX_FRAME_BYTES } from './frames.js';
+import { FrameError, MAX_FRAME_BYTES, UNPARSABLE } from './frames.js';
 
 /** A TCP port on the wire (Rust: `u16`); 0 means "any" in a client's `Hello`. */
 const Port = z.int().min(0).max(65_535);
@@ -69,10 +69,10 @@ function parse<T>(schema: z.ZodType<T>, frame: string): T {
   try {
     json = JSON.parse(frame);
   } catch (cause) {
-    throw new FrameError('frame is not JSON', { cause });
+    throw new FrameError(UNPARSABLE, { cause });
   }
   const message = schema.safeParse(json);
-  if (!message.success) throw new FrameError('frame is no known message');
+  if (!message.success) throw new FrameError(UNPARSABLE);
   return message.data;
 }
 

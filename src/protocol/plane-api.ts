@@ -44,12 +44,16 @@ export const Location = z
 export const SessionEndReason = z.enum([
   /** The client closed its control connection. */
   'client_closed',
-  /** The client vanished: reset, or dead by TCP keepalive. */
+  /** The client's control connection was reset. */
+  'client_reset',
+  /** The client vanished: dead by TCP keepalive. */
   'client_lost',
   /** The same tunnel connected again. */
   'taken_over',
   /** Ordered by the backend: deleted, expired, revoked. */
   'ordered',
+  /** The public port could not be opened: something else on the machine has it. */
+  'port_unavailable',
   /** The bore-server is stopping. */
   'server_stopping',
   /** The client broke the wire protocol. */
