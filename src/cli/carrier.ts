@@ -75,7 +75,9 @@ export class Carrier {
       const ask = ended.said !== undefined || failures > 1;
       const [status] = await Promise.all([ask ? this.status() : undefined, this.pause(reconnectDelayMs(failures))]);
       if (status?.kind === 'closed') return status;
-      if (status?.kind === 'withheld' && isEnd(ended.said)) return { kind: 'closed', reason: ended.said };
+      if (status?.kind === 'withheld' && isEnd(ended.said)) {
+        return { kind: 'closed', reason: ended.said.replace('tunnel closed: ', '') };
+      }
       if (status?.kind === 'open') {
         invalidSecrets = ended.said === 'invalid secret' && this.stays(status.place) ? invalidSecrets + 1 : 0;
         if (invalidSecrets >= INVALID_SECRETS_MAX) return { kind: 'secret-invalid' };

@@ -28,6 +28,7 @@ const CLOSE_REASONS: Partial<Record<string, string>> = {
   deleted: 'somebody has deleted it',
   expired: 'its time to live is over',
   abandoned: 'nobody carried it for too long',
+  'invalid secret': 'the bore-server does not know it any more',
 };
 
 /** `borectl open`: opens a tunnel and carries it until Ctrl-C, or until it is closed from elsewhere. */

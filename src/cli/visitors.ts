@@ -57,8 +57,8 @@ export class Visitors {
     if (connected.status === 'rejected') {
       const { host, port } = this.local;
       this.refused.say(`A visitor was turned away: ${host}:${port}: ${networkReason(connected.reason)}.`);
-      // what the local port told us, told to the visitor
-      visitor.on('error', () => undefined).resetAndDestroy();
+      // closed, not reset: with its Accept just sent, a reset would reach some servers as an end anyway
+      visitor.on('error', () => undefined).destroySoon();
       return;
     }
     const local = connected.value;

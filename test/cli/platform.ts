@@ -4,7 +4,7 @@ import { type BoreServerProcess, startBoreServer } from '../harness/bore-server.
 import { createDatabase, type TestDatabase } from '../harness/database.js';
 import { PASSWORD, Person } from './borectl.js';
 
-const ADMIN_EMAIL = 'admin@example.com';
+export const ADMIN_EMAIL = 'admin@example.com';
 const PORTS = { min: 14_000, max: 14_099 };
 
 /** A backend and a bore-server with an address of its own, so that suites may run side by side. */
