@@ -44,11 +44,14 @@ export async function readAll(socket: Socket): Promise<string> {
   return text;
 }
 
-/** How the connection ended: the code of its error, or `closed`. Answers an end with an end, as most programs do. */
+/**
+ * How the connection ended: the code of its error, or `closed`. Answers an end with an end, as most programs do. Node
+ * calls a reset right behind data an end: to write nothing tells them apart.
+ */
 export async function endOf(socket: Socket): Promise<string> {
   return new Promise((resolve) => {
     socket.on('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));
-    socket.on('end', () => socket.end());
+    socket.on('end', () => socket.write(Buffer.alloc(0), (error) => error ?? socket.end()));
     socket.on('close', () => resolve('closed'));
     socket.resume();
   });
