@@ -29,9 +29,10 @@ export class BackendAuthorizer implements Authorizer {
     if (port === 0 && this.failedSearches.isBlocked(address)) {
       throw new Refusal('too many failed attempts, try again in a minute or name the port');
     }
+    const { serverId, instanceId } = this.identity;
     try {
       return await this.backend.authorize(
-        { ...this.identity, port, challenge, tag, sessionId: randomUuid(), clientAddress: address },
+        { serverId, instanceId, port, challenge, tag, sessionId: randomUuid(), clientAddress: address },
         AUTHORIZE_MS,
       );
     } catch (cause) {

@@ -6,7 +6,7 @@ import type { Logger } from 'pino';
 import { FrameError } from '../protocol/frames.js';
 import { ConnectionEnded, FrameConnection } from './frame-connection.js';
 import { greet, type Greeting, Refusal } from './handshake.js';
-import { HANDSHAKE_MS, HANDSHAKES_MAX, HANDSHAKES_PER_SOURCE_MAX, KEEPALIVE_MS } from './limits.js';
+import { ACCEPT_BACKLOG, HANDSHAKE_MS, HANDSHAKES_MAX, HANDSHAKES_PER_SOURCE_MAX, KEEPALIVE_MS } from './limits.js';
 import type { Metrics } from './metrics.js';
 
 /** What becomes of a connection whose greeting was heard. @throws Refusal */
@@ -31,7 +31,7 @@ export class ControlListener {
 
   /** Resolves with the port. */
   async listen(port: number, address: string): Promise<number> {
-    this.server.listen({ port, host: address, exclusive: true });
+    this.server.listen({ port, host: address, exclusive: true, backlog: ACCEPT_BACKLOG });
     await once(this.server, 'listening');
     const bound = this.server.address();
     return typeof bound === 'object' && bound !== null ? bound.port : port;

@@ -2,6 +2,9 @@
  * Every limit of the data plane, with its reason. A limit that is reached sheds the newest; nobody else is harmed.
  */
 
+/** Connections that the kernel holds until we take them, for each port: a burst as large as all handshakes and more. Node's 511 loses some. */
+export const ACCEPT_BACKLOG = 4_096;
+
 /** Challenge to Hello or Accept, the whole of it: a byte now and then does not extend it. Upstream's client waits as long. */
 export const HANDSHAKE_MS = 3_000;
 

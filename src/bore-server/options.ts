@@ -29,7 +29,7 @@ const Flags = z.object({
     .pipe(z.array(z.string().min(32, 'must have at least 32 characters')).min(1))
     .optional(),
   serverId: ServerId.optional(),
-  secret: z.string().min(1).optional(),
+  secret: z.string().min(1, 'must not be empty').optional(),
   portRange: PortRange,
   host: HostName.optional(),
   location: Location.optional(),

@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import net, { type Socket } from 'node:net';
 
 import { Refusal } from './handshake.js';
+import { ACCEPT_BACKLOG } from './limits.js';
 
 /** A public port while some session holds it. The holder may change without the port being closed (takeover). */
 export class PublicPort {
@@ -32,7 +33,7 @@ export class PublicPort {
 
   private async open(): Promise<void> {
     try {
-      this.server.listen({ port: this.port, host: this.address, exclusive: true });
+      this.server.listen({ port: this.port, host: this.address, exclusive: true, backlog: ACCEPT_BACKLOG });
       await once(this.server, 'listening');
     } catch (cause) {
       const code = cause instanceof Error && 'code' in cause ? cause.code : undefined;

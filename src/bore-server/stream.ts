@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 
 import { LINGER_MS } from './limits.js';
+import { wasReset } from './was-reset.js';
 
 /** Why a stream ended: who ended it first. */
 export type StreamEndReason =
@@ -97,12 +98,16 @@ export class Stream {
       // a sink that has finished and gone: see above
       if (sink.writable) write(chunk);
     });
-    source.on('end', () => sink.end());
+    source.on('end', () => {
+      if (wasReset(source)) source.destroy(new Error('reset'));
+      else sink.end();
+    });
     return write;
   }
 
   private guard(socket: Socket, other: Socket, reasonOf: (how: 'closed' | 'reset') => StreamEndReason): void {
     socket.on('end', () => {
+      if (socket.destroyed) return;
       this.reason ??= reasonOf('closed');
       for (const side of [socket, other]) side.setTimeout(LINGER_MS, () => this.drop('linger'));
     });
@@ -111,7 +116,7 @@ export class Stream {
     });
     socket.on('close', () => {
       // finished: nobody is left to write to, so what the other sends is thrown away until it ends or lingers
-      if (socket.readableEnded) other.resume();
+      if (other.writableEnded) other.resume();
       else other.resetAndDestroy();
       if (--this.open === 0) this.onEnd(this.reason ?? 'dropped', this.bytes);
     });

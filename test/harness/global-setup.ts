@@ -9,14 +9,16 @@ import { freePort } from '../../src/local/free-port.js';
 import { BINARIES_HOME } from '../../src/local/state-folders.js';
 import { type DatabaseAddress, migrateUp } from '../../src/platform/database/migrations.js';
 import { createTemplate } from './database.js';
+import { findUpstreamBore, type UpstreamBore } from './upstream-bore.js';
 
 declare module 'vitest' {
   interface ProvidedContext {
     postgres: DatabaseAddress;
+    upstreamBore: UpstreamBore;
   }
 }
 
-/** One PostgreSQL for the whole run, in a folder that goes with it. */
+/** One PostgreSQL for the whole run, in a folder that goes with it; and upstream's client, built before any test is timed. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const folder = await mkdtemp(path.join(tmpdir(), 'bore-test-'));
   await chmod(folder, 0o755);
@@ -36,6 +38,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   });
   await createTemplate(address, migrateUp);
   project.provide('postgres', address);
+  project.provide('upstreamBore', await findUpstreamBore());
   return async () => {
     await postgres.stop();
     await rm(folder, { recursive: true, force: true });

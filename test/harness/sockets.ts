@@ -48,12 +48,21 @@ export async function readAll(socket: Socket): Promise<SocketEnd> {
   return { bytes: Buffer.concat(chunks), how };
 }
 
-/** Resolves with exactly the next `length` bytes; the rest stays in the socket. */
+/** Resolves with exactly the next `length` bytes; what came behind them stays in the socket, which is paused. */
 export async function readExactly(socket: Socket, length: number): Promise<Buffer> {
-  const signal = AbortSignal.timeout(SILENCE_MS);
-  for (;;) {
-    const chunk: unknown = socket.read(length);
-    if (Buffer.isBuffer(chunk) && chunk.length === length) return chunk;
-    await once(socket, 'readable', { signal });
+  const chunks: Buffer[] = [];
+  const onData = (chunk: Buffer): void => void chunks.push(chunk);
+  socket.on('data', onData).resume();
+  try {
+    const signal = AbortSignal.timeout(SILENCE_MS);
+    for (let have = 0; have < length;) {
+      await once(socket, 'data', { signal });
+      have = chunks.reduce((sum, chunk) => sum + chunk.length, 0);
+    }
+  } finally {
+    socket.off('data', onData).pause();
   }
+  const bytes = Buffer.concat(chunks);
+  if (bytes.length > length) socket.unshift(bytes.subarray(length));
+  return bytes.subarray(0, length);
 }

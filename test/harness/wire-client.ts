@@ -28,10 +28,13 @@ export class WireClient {
     socket.on('data', (chunk: Buffer) => this.reader.push(chunk));
     socket.on('end', () => (this.end = 'finished'));
     socket.on('error', () => (this.end = 'reset'));
+    // every `next` under way listens for itself
+    socket.setMaxListeners(50);
   }
 
-  static async connect({ address, controlPort }: ControlAddress): Promise<WireClient> {
-    const socket = net.connect({ host: address, port: controlPort, allowHalfOpen: true });
+  /** @param from source address, when it matters */
+  static async connect({ address, controlPort }: ControlAddress, from = '127.0.0.1'): Promise<WireClient> {
+    const socket = net.connect({ host: address, port: controlPort, localAddress: from, allowHalfOpen: true });
     await once(socket, 'connect');
     return new WireClient(socket);
   }

@@ -1,0 +1,96 @@
+import { randomUUID } from 'node:crypto';
+
+import { Api } from './api.js';
+import { type Backend, startBackend } from './backend.js';
+import { type BoreServerProcess, startBoreServer } from './bore-server.js';
+import { createDatabase, type TestDatabase } from './database.js';
+
+const PASSWORD = 'correct horse battery';
+
+/** A tunnel just opened, as far as tests need it. */
+export interface OpenedTunnel {
+  readonly id: string;
+  readonly token: string;
+  readonly port: number;
+  readonly command: string;
+}
+
+interface PlatformOptions {
+  /** Loopback address of the bore-server; a suite's own, so that suites can use the same ports. */
+  readonly address: string;
+  readonly controlPort?: number;
+  readonly ports: { readonly min: number; readonly max: number };
+  readonly env?: NodeJS.ProcessEnv;
+  readonly serverEnv?: NodeJS.ProcessEnv;
+}
+
+/** One backend and one bore-server on a database of their own. */
+export class Platform {
+  private constructor(
+    readonly database: TestDatabase,
+    public backend: Backend,
+    public server: BoreServerProcess,
+    private readonly options: PlatformOptions,
+  ) {}
+
+  static async start(options: PlatformOptions): Promise<Platform> {
+    const database = await createDatabase();
+    const backend = await startBackend({ database, env: { ...ENV, ...options.env } });
+    const server = await startBoreServer({ ...options, backend, ...(options.serverEnv && { env: options.serverEnv }) });
+    return new Platform(database, backend, server, options);
+  }
+
+  /** A new account. */
+  async newUser(): Promise<Api> {
+    const api = new Api(this.backend.url);
+    const { body } = await api.post('/api/v1/auth/signup', {
+      email: `${randomUUID()}@example.com`,
+      password: PASSWORD,
+    });
+    return api.withToken(body.accessToken);
+  }
+
+  async open(user: Api, body: object = {}): Promise<OpenedTunnel> {
+    const answer = await user.post('/api/v1/tunnels', body);
+    if (answer.status !== 201) throw new Error(`a tunnel was refused: ${answer.text}`);
+    return answer.body;
+  }
+
+  async stateOf(tunnel: OpenedTunnel): Promise<string> {
+    const [row] = await this.database.query('SELECT state::text FROM tunnels WHERE id = $1', [tunnel.id]);
+    return String(row?.state);
+  }
+
+  /** A figure of the bore-server's `/metrics`; labels as they are written there. */
+  async metric(name: string): Promise<number> {
+    const { text } = await new Api(this.server.adminUrl).get('/metrics');
+    const line = text.split('\n').find((candidate) => candidate.startsWith(`${name} `));
+    return Number(line?.slice(name.length) ?? 0);
+  }
+
+  /** A backend at the address of the one before, which is gone. */
+  async startBackendAgain(): Promise<void> {
+    const PORT = new URL(this.backend.url).port;
+    this.backend = await startBackend({ database: this.database, env: { ...ENV, ...this.options.env, PORT } });
+  }
+
+  /** Another bore-server process under the same id and ports. */
+  async startServerAgain(): Promise<void> {
+    const { options, backend } = this;
+    this.server = await startBoreServer({ ...options, backend, ...(options.serverEnv && { env: options.serverEnv }) });
+  }
+
+  async stop(): Promise<void> {
+    await this.server.stop();
+    await this.backend.stop();
+    await this.database.drop();
+  }
+}
+
+/** Quick clocks and wide quotas. */
+const ENV = {
+  PLAN_FREE_TUNNELS: '50',
+  RESERVED_CAPACITY_PERCENT: '0',
+  HEARTBEAT_INTERVAL_MS: '200',
+  HOUSEKEEPING_INTERVAL_MS: '200',
+};
