@@ -37,6 +37,8 @@ export class OpenTunnel extends RunningProcess {
 
 /** A person with a home of their own, at a terminal of a machine with borectl. */
 export class Person {
+  private readonly started: OpenTunnel[] = [];
+
   private constructor(
     readonly api: string,
     readonly home: string,
@@ -87,11 +89,15 @@ export class Person {
   }
 
   start(...args: string[]): OpenTunnel {
-    return new OpenTunnel(process.execPath, [BORECTL, ...args], this.env());
+    const client = new OpenTunnel(process.execPath, [BORECTL, ...args], this.env());
+    this.started.push(client);
+    return client;
   }
 
-  leave(): Promise<void> {
-    return rm(this.home, { recursive: true, force: true });
+  /** Ends what a failed test has left running, too. */
+  async leave(): Promise<void> {
+    for (const client of this.started) await client.kill9();
+    await rm(this.home, { recursive: true, force: true });
   }
 
   private env(): NodeJS.ProcessEnv {
