@@ -4,14 +4,20 @@
  * The launcher holds the other end of the program's stdin; the system closes it however the launcher ends, kill -9
  * included. The programs themselves know nothing of this: run by systemd or Kubernetes, with stdin closed, they go on.
  */
+import { closeSync, openSync } from 'node:fs';
+import { devNull } from 'node:os';
 import { isMainThread } from 'node:worker_threads';
 
 /** A backend gives its requests 10 s to end; then it goes all the same. */
 const END_TIMEOUT_MS = 15_000;
 
 function end(): void {
-  // nobody reads what it says any more
-  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
+  // Nobody reads what it says any more, and pino's last flush tries for ever to write to a broken pipe: give it another
+  // end. A file that is opened gets the lowest free number, the one just closed.
+  for (const descriptor of [1, 2]) {
+    closeSync(descriptor);
+    openSync(devNull, 'w');
+  }
   process.kill(process.pid, 'SIGTERM');
   setTimeout(() => process.exit(1), END_TIMEOUT_MS);
 }

@@ -6,7 +6,9 @@ import { parseEnv, promisify } from 'node:util';
 
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 
+import { commandLineOf } from '../../src/local/processes.js';
 import { Api } from '../harness/api.js';
+import { until } from '../harness/until.js';
 import {
   freePorts,
   Launcher,
@@ -110,11 +112,13 @@ describe('npm start', () => {
     const killed = launch();
     await killed.ready();
     const database = await pidOf('postgres');
+    const programs = [await pidOf('backend'), await pidOf('bore-server')];
     killed.child.kill('SIGKILL');
     await killed.exitCode();
     // the database stays until the next start: end it, and the rest must be gone
     process.kill(database, 'SIGINT');
     await nothingListens(stateDir, ports);
+    for (const pid of programs) await until(() => commandLineOf(pid) === '', `process ${pid} is gone`, 20_000);
   });
 
   it.each([
