@@ -4,7 +4,13 @@ import http, { type IncomingMessage, type ServerResponse } from 'node:http';
 
 import { z } from 'zod';
 
-import { CloseTunnelRequest, type CloseTunnelResponse, INTERNAL_KEY_HEADER } from '../protocol/plane-api.js';
+import {
+  CloseTunnelRequest,
+  type CloseTunnelResponse,
+  INTERNAL_KEY_HEADER,
+  type UpdateTunnelResponse,
+} from '../protocol/plane-api.js';
+import { TunnelSettings } from '../protocol/tunnel-settings.js';
 import { ADMIN_BODY_BYTES_MAX } from './limits.js';
 import type { Metrics } from './metrics.js';
 
@@ -14,6 +20,9 @@ const REQUEST_TIMEOUT_MS = 5_000;
 interface AdminActions {
   isReady(): boolean;
   closeTunnel(tunnelId: string, reason: string): boolean;
+  updateTunnel(tunnelId: string, settings: TunnelSettings): boolean;
+  /** Whether the control plane should place new tunnels elsewhere. */
+  setDraining(draining: boolean): void;
 }
 
 /** Health, readiness and metrics for everybody who can reach it; orders for who has the internal key. */
@@ -49,7 +58,6 @@ export class AdminSurface {
 
   private async handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const route = `${request.method} ${request.url?.split('?', 1)[0]}`;
-    const close = /^POST \/tunnels\/([0-9a-f-]{36})\/close$/i.exec(route);
     if (route === 'GET /health') return answer(response, 200, { status: 'ok' });
     if (route === 'GET /ready')
       return answer(response, this.actions.isReady() ? 200 : 503, { ready: this.actions.isReady() });
@@ -57,13 +65,32 @@ export class AdminSurface {
       response.setHeader('content-type', this.metrics.registry.contentType).end(await this.metrics.registry.metrics());
       return;
     }
-    if (!close?.[1]) return answer(response, 404, { code: 'NOT_FOUND' });
+    const [, order, tunnelId = ''] =
+      /^POST (?:\/(drain|undrain)|\/tunnels\/(?=[^/]{36}\/)([0-9a-f-]+)\/(?:close|settings))$/i.exec(route) ?? [];
+    if (order === undefined && tunnelId === '') return answer(response, 404, { code: 'NOT_FOUND' });
     if (!this.isAllowed(request.headers[INTERNAL_KEY_HEADER]))
       return answer(response, 401, { code: 'INVALID_INTERNAL_KEY' });
-    const order = CloseTunnelRequest.safeParse(await readJson(request));
-    if (!order.success) return answer(response, 400, { code: 'VALIDATION_FAILED' });
-    const closed = this.actions.closeTunnel(close[1].toLowerCase(), order.data.reason);
-    return answer(response, 200, { closed } satisfies CloseTunnelResponse);
+    if (order === undefined) return this.orderOnTunnel(route, tunnelId.toLowerCase(), request, response);
+    this.actions.setDraining(order === 'drain');
+    return answer(response, 200, { draining: order === 'drain' });
+  }
+
+  private async orderOnTunnel(
+    route: string,
+    tunnelId: string,
+    request: IncomingMessage,
+    response: ServerResponse,
+  ): Promise<void> {
+    const body = await readJson(request);
+    const close = route.endsWith('/close') ? CloseTunnelRequest.safeParse(body) : undefined;
+    if (close?.success) {
+      const closed = this.actions.closeTunnel(tunnelId, close.data.reason);
+      return answer(response, 200, { closed } satisfies CloseTunnelResponse);
+    }
+    const settings = close ? undefined : TunnelSettings.safeParse(body);
+    if (!settings?.success) return answer(response, 400, { code: 'VALIDATION_FAILED' });
+    const updated = this.actions.updateTunnel(tunnelId, settings.data);
+    return answer(response, 200, { updated } satisfies UpdateTunnelResponse);
   }
 
   private isAllowed(given: string | string[] | undefined): boolean {

@@ -6,6 +6,7 @@ export interface Applicant {
   readonly port: number;
   readonly challenge: string;
   readonly tag: string;
+  /** Its IP address. */
   readonly address: string;
 }
 

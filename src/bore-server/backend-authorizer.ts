@@ -3,46 +3,71 @@ import type { Logger } from 'pino';
 import { randomUuid } from '../protocol/challenge.js';
 import type { Grant } from '../protocol/plane-api.js';
 import type { Applicant, Authorizer } from './authorizer.js';
-import { type BackendClient, PlaneRefusal } from './backend-client.js';
-import { FailedSearches } from './failed-searches.js';
-import { Refusal } from './handshake.js';
-import { AUTHORIZE_MS } from './limits.js';
+import { type BackendClient, BackendUnavailable, PlaneRefusal } from './backend-client.js';
+import type { Grants } from './grants.js';
+import { Refusal, Rejection } from './handshake.js';
+import { AUTHORIZE_MS, FAILED_SEARCHES_MAX, FAILURE_WINDOW_MS } from './limits.js';
+import { FailuresBySource, sourceOf } from './sources.js';
 
-/** Asks a backend who a client is. */
+/** What the authorizer knows of the server, and tells it. */
+export interface AuthorizerContext {
+  readonly identity: { readonly serverId: string; readonly instanceId: string };
+  readonly range: { readonly min: number; readonly max: number };
+  /** Whether the control plane knows this process; until then its word about us is about the process before. */
+  isRegistered(): boolean;
+  /** Hears of refusals that concern the server itself: it must register again, or stop. */
+  onRefused(refusal: PlaneRefusal): void;
+}
+
+/** Asks a backend who a client is, and remembers the answer for the time when there is none. */
 export class BackendAuthorizer implements Authorizer {
   readonly allowsTakeover = true;
-  private readonly failedSearches = new FailedSearches();
+  private readonly failedSearches = new FailuresBySource(FAILED_SEARCHES_MAX, FAILURE_WINDOW_MS, FAILURE_WINDOW_MS);
 
-  /** @param onRefused hears of refusals that concern the server itself: it must register again, or stop */
   constructor(
     private readonly backend: BackendClient,
-    private readonly identity: { serverId: string; instanceId: string },
-    private readonly range: { min: number; max: number },
+    private readonly grants: Grants,
     private readonly logger: Logger,
-    private readonly onRefused: (refusal: PlaneRefusal) => void,
+    private readonly context: AuthorizerContext,
   ) {}
 
-  async authorize({ port, challenge, tag, address }: Applicant): Promise<Grant> {
-    if (port !== 0 && (port < this.range.min || port > this.range.max)) {
+  async authorize(applicant: Applicant): Promise<Grant> {
+    const { port, address } = applicant;
+    const { range } = this.context;
+    const source = sourceOf(address);
+    if (port !== 0 && (port < range.min || port > range.max)) {
       throw new Refusal('client port number not in allowed range');
     }
-    if (port === 0 && this.failedSearches.isBlocked(address)) {
-      throw new Refusal('too many failed attempts, try again in a minute or name the port');
+    if (port === 0 && this.failedSearches.isBlocked(source)) {
+      throw new Rejection('too many failed attempts, try again in a minute or name the port');
     }
-    const { serverId, instanceId } = this.identity;
     try {
-      return await this.backend.authorize(
-        { serverId, instanceId, port, challenge, tag, sessionId: randomUuid(), clientAddress: address },
-        AUTHORIZE_MS,
-      );
+      const grant = await this.ask(applicant);
+      this.grants.put(grant);
+      return grant;
     } catch (cause) {
       if (cause instanceof PlaneRefusal && cause.code === 'INVALID_SECRET') {
-        if (port === 0) this.failedSearches.add(address);
-        throw new Refusal('invalid secret', { cause });
+        if (port === 0) this.failedSearches.add(source);
+        throw new Rejection('invalid secret', { cause });
       }
-      if (cause instanceof PlaneRefusal) this.onRefused(cause);
-      else this.logger.warn({ err: cause }, 'a client could not be authorised');
+      if (cause instanceof PlaneRefusal) this.context.onRefused(cause);
+      const kept = this.grants.authorize(applicant);
+      this.logger.warn(
+        { err: cause, tunnelId: kept?.tunnelId },
+        'a client could not be authorised by the control plane',
+      );
+      if (kept) return kept;
+      if (port === 0) this.failedSearches.add(source);
       throw new Refusal('the service cannot authorise new tunnels right now, try again', { cause });
     }
+  }
+
+  private ask({ port, challenge, tag, address }: Applicant): Promise<Grant> {
+    const { serverId, instanceId } = this.context.identity;
+    if (!this.context.isRegistered()) throw new BackendUnavailable('not registered yet');
+    return this.backend.authorize(
+      { serverId, instanceId, port, challenge, tag, sessionId: randomUuid(), clientAddress: address },
+      AUTHORIZE_MS,
+    );
   }
 }

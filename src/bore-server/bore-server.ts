@@ -2,21 +2,31 @@ import type { Logger } from 'pino';
 
 import { verifyAnswer } from '../protocol/challenge.js';
 import type { HeartbeatRequest, HeartbeatResponse, SessionEndReason, SessionRef } from '../protocol/plane-api.js';
-import type { Authorizer } from './authorizer.js';
+import type { TunnelSettings } from '../protocol/tunnel-settings.js';
+import type { Applicant, Authorizer } from './authorizer.js';
+import { ClosedTunnels } from './closed-tunnels.js';
 import { ConnectionEnded, type FrameConnection } from './frame-connection.js';
-import { type Greeting, Refusal } from './handshake.js';
-import { CLOSED_TUNNELS_MAX } from './limits.js';
+import { type Greeting, Refusal, Rejection } from './handshake.js';
 import type { Metrics } from './metrics.js';
 import { PublicPort } from './public-port.js';
+import { STREAMS_SURVIVE, visitorsEnd } from './session-end.js';
+import { CountBySource, sourceOf } from './sources.js';
 import { Tunnel } from './tunnel.js';
 import { TunnelSession } from './tunnel-session.js';
-import { Visitors } from './visitors.js';
+import { Visitors, type VisitorsContext } from './visitors.js';
 
-/**
- * Ends of a session after which its streams may live on: the client's machine is there, and if the client itself is
- * not, its kernel ends its streams. After any other end nobody is there to carry them.
- */
-const STREAMS_SURVIVE: ReadonlySet<SessionEndReason> = new Set(['client_closed', 'client_reset']);
+/** What the server is made with. */
+export interface BoreServerContext extends Omit<VisitorsContext, 'onLeave'> {
+  /** Address of the public ports. */
+  readonly bindTunnels: string;
+  readonly metrics: Metrics;
+  readonly logger: Logger;
+  /** Called for each session that had begun, once. */
+  readonly onSessionEnd: (ref: SessionRef & { reason: SessionEndReason }) => void;
+  /** The control plane says that a tunnel is closed, or that its owner has changed it. */
+  readonly onTunnelClosed: (tunnelId: string) => void;
+  readonly onSettings: (tunnelId: string, settings: TunnelSettings) => void;
+}
 
 /** The data plane itself: which tunnels there are, and what a client's greeting leads to. */
 export class BoreServer {
@@ -24,19 +34,15 @@ export class BoreServer {
   private readonly tunnels = new Map<string, Tunnel>();
   private readonly ports = new Map<number, Tunnel>();
   private readonly visitors: Visitors;
-  /** When tunnels were closed by order, in the time of `performance.now()`. */
-  private readonly closedAt = new Map<string, number>();
+  private readonly sessionsBySource = new CountBySource();
+  private readonly closedTunnels = new ClosedTunnels();
   private lastLoad = { at: performance.now(), bytes: 0 };
+  private isStopping = false;
+  private onQuiet: () => void = () => undefined;
 
-  /** @param onSessionEnd called for each session that had begun, once */
-  constructor(
-    private readonly bindTunnels: string,
-    metrics: Metrics,
-    private readonly logger: Logger,
-    private readonly onSessionEnd: (ref: SessionRef & { reason: SessionEndReason }) => void,
-  ) {
-    this.visitors = new Visitors(metrics, (tunnel) => this.forgetIdle(tunnel));
-    metrics.observe(() => ({
+  constructor(private readonly context: BoreServerContext) {
+    this.visitors = new Visitors({ ...context, onLeave: (tunnel) => this.onVisitorLeft(tunnel) });
+    context.metrics.observe(() => ({
       connections: this.visitors.count,
       tunnels: this.ports.size,
       bytes: this.visitors.bytes,
@@ -46,33 +52,48 @@ export class BoreServer {
   /** @throws Refusal, ConnectionEnded */
   async onGreeting(
     { challenge, tag, message }: Greeting,
+    address: string,
     connection: FrameConnection,
     authorizer: Authorizer,
   ): Promise<void> {
     if (message.kind === 'accept') return this.accept(message.id, challenge, tag, connection);
-    return this.hello({ port: message.port, challenge, tag }, connection, authorizer);
+    return this.hello({ port: message.port, challenge, tag, address }, connection, authorizer);
   }
 
   isPortTaken(port: number): boolean {
     return this.ports.has(port);
   }
 
+  /** Whether a client at this address carries a tunnel. */
+  hasSessionFrom(source: string): boolean {
+    return this.sessionsBySource.of(source) > 0;
+  }
+
   /** Ends whatever carries a tunnel; false when nothing does. */
   closeTunnel(tunnelId: string, reason: string): boolean {
-    this.closedAt.delete(tunnelId);
-    this.closedAt.set(tunnelId, performance.now());
-    const [oldest] = this.closedAt.keys();
-    if (this.closedAt.size > CLOSED_TUNNELS_MAX && oldest !== undefined) this.closedAt.delete(oldest);
+    this.context.onTunnelClosed(tunnelId);
+    this.closedTunnels.add(tunnelId);
     const tunnel = this.tunnels.get(tunnelId);
     if (!tunnel) return false;
     tunnel.session?.end('ordered', `tunnel closed: ${reason}`);
-    this.visitors.dropCarried(tunnel);
+    this.visitors.dropCarried(tunnel, 'revoked');
     return true;
   }
 
+  /** The owner has changed what visitors may do; false when the tunnel is not here. */
+  updateTunnel(tunnelId: string, settings: TunnelSettings): boolean {
+    this.context.onSettings(tunnelId, settings);
+    const tunnel = this.tunnels.get(tunnelId);
+    tunnel?.update(settings);
+    if (tunnel) this.visitors.enforcePolicy(tunnel);
+    return tunnel !== undefined;
+  }
+
   /** What a heartbeat says. */
-  sessionRefs(): SessionRef[] {
-    return [...this.ports.values()].flatMap(({ session }) => (session ? [session.ref] : []));
+  sessions(): HeartbeatRequest['sessions'] {
+    return [...this.ports.values()].flatMap(({ session, settingsVersion }) =>
+      session ? [{ ...session.ref, settings: settingsVersion }] : [],
+    );
   }
 
   /** Load since the last call. */
@@ -85,18 +106,38 @@ export class BoreServer {
     return { connections: this.visitors.count, bandwidthMbps };
   }
 
-  obey({ close }: HeartbeatResponse): void {
+  obey({ close, update }: Pick<HeartbeatResponse, 'close' | 'update'>): void {
     for (const { tunnelId, sessionId, reason } of close) {
       const session = this.tunnels.get(tunnelId)?.session;
-      if (session?.ref.sessionId === sessionId) session.end('ordered', `tunnel closed: ${reason}`);
+      if (session?.ref.sessionId !== sessionId) continue;
+      this.context.onTunnelClosed(tunnelId);
+      session.end('ordered', `tunnel closed: ${reason}`);
     }
+    for (const { tunnelId, settings } of update) this.updateTunnel(tunnelId, settings);
+  }
+
+  /**
+   * Lets nobody new in, neither clients nor visitors, and waits until the visitors that are carried have left, or for
+   * `graceMs`.
+   */
+  async drain(graceMs: number): Promise<void> {
+    this.isStopping = true;
+    for (const tunnel of this.tunnels.values()) tunnel.publicPort?.close();
+    if (this.visitors.count === 0) return;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, graceMs);
+      this.onQuiet = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
   }
 
   /** Ends every session and every stream. */
-  stop(reason: SessionEndReason, text: string): void {
+  stop(): void {
     for (const tunnel of this.tunnels.values()) {
-      tunnel.session?.end(reason, text);
-      this.visitors.dropCarried(tunnel);
+      tunnel.session?.end('server_stopping', 'server is stopping');
+      this.visitors.dropCarried(tunnel, 'drain');
     }
   }
 
@@ -104,46 +145,46 @@ export class BoreServer {
     const tunnel = this.visitors.tunnelOf(id);
     // gone, or never there: nothing to say that would help the client
     if (!tunnel) throw new ConnectionEnded('no such visitor');
-    if (!verifyAnswer(tunnel.key, challenge, tag)) throw new Refusal('invalid secret');
+    if (!verifyAnswer(tunnel.key, challenge, tag)) throw new Rejection('invalid secret');
     this.visitors.carry(id, connection.socket, connection.detach());
   }
 
-  private async hello(
-    wish: { port: number; challenge: string; tag: string },
-    connection: FrameConnection,
-    authorizer: Authorizer,
-  ): Promise<void> {
+  private async hello(wish: Applicant, connection: FrameConnection, authorizer: Authorizer): Promise<void> {
+    if (this.isStopping) throw new Refusal('server is stopping');
     const { socket } = connection;
     const askedAt = performance.now();
-    const grant = await authorizer.authorize({ ...wish, address: socket.remoteAddress ?? '' });
-    if ((this.closedAt.get(grant.tunnelId) ?? -1) >= askedAt) throw new Refusal('invalid secret');
-    const tunnel = this.tunnels.get(grant.tunnelId) ?? new Tunnel(grant);
+    const grant = await authorizer.authorize(wish);
+    if (this.isStopping) throw new Refusal('server is stopping');
+    if (this.closedTunnels.wasClosedSince(grant.tunnelId, askedAt)) throw new Refusal('invalid secret');
+    const tunnel = this.tunnels.get(grant.tunnelId) ?? new Tunnel(grant, this.context.limits);
     const holder = this.ports.get(grant.port);
     const before = tunnel.session;
     if (holder && !authorizer.allowsTakeover) throw new Refusal('port already in use');
     if (before && before.ref.epoch > grant.epoch) throw new Refusal('taken over by a newer connection');
 
-    const session = new TunnelSession(grant, socket, (reason) => this.onEnd(tunnel, session, reason));
+    const source = sourceOf(wish.address);
+    const session = new TunnelSession(grant, socket, (reason) => {
+      this.sessionsBySource.remove(source);
+      this.onEnd(tunnel, session, reason);
+    });
+    this.sessionsBySource.add(source);
     if (holder !== tunnel) this.closePort(tunnel);
     const port = this.takePort(grant.port, holder);
     port.onVisitor = (visitor) => this.visitors.admit(visitor, tunnel);
     this.ports.set(grant.port, tunnel);
     this.tunnels.set(grant.tunnelId, tunnel);
-    tunnel.update(grant);
+    tunnel.key = Buffer.from(grant.key, 'hex');
+    tunnel.update(grant.settings);
     tunnel.session = session;
     tunnel.publicPort = port;
     before?.end('taken_over', 'taken over by another connection of this tunnel');
     if (holder !== tunnel) holder?.session?.end('ordered', 'tunnel closed');
     connection.detach();
-    await this.begin(tunnel, session, port, socket.remoteAddress);
+    this.visitors.enforcePolicy(tunnel);
+    await this.begin(tunnel, session, port, wish.address);
   }
 
-  private async begin(
-    tunnel: Tunnel,
-    session: TunnelSession,
-    port: PublicPort,
-    clientAddress: string | undefined,
-  ): Promise<void> {
+  private async begin(tunnel: Tunnel, session: TunnelSession, port: PublicPort, clientAddress: string): Promise<void> {
     try {
       await port.listen();
     } catch (error) {
@@ -151,20 +192,20 @@ export class BoreServer {
       return;
     }
     if (session.isOver) return;
-    this.logger.info({ ...session.ref, port: port.port, clientAddress }, 'session began');
+    this.context.logger.info({ ...session.ref, port: port.port, clientAddress }, 'session began');
     session.begin(port.port);
     this.visitors.announceTo(tunnel);
   }
 
   private onEnd(tunnel: Tunnel, session: TunnelSession, reason: SessionEndReason): void {
-    if (!STREAMS_SURVIVE.has(reason)) this.visitors.dropCarried(tunnel);
+    if (!STREAMS_SURVIVE.has(reason)) this.visitors.dropCarried(tunnel, visitorsEnd(reason));
     if (tunnel.session === session) {
       tunnel.session = undefined;
-      this.visitors.dismissWaiting(tunnel);
+      this.visitors.dismissWaiting(tunnel, visitorsEnd(reason));
       this.closePort(tunnel);
     }
-    this.logger.info({ ...session.ref, reason }, 'session ended');
-    this.onSessionEnd({ ...session.ref, reason });
+    this.context.logger.info({ ...session.ref, reason }, 'session ended');
+    this.context.onSessionEnd({ ...session.ref, reason });
     this.forgetIdle(tunnel);
   }
 
@@ -173,7 +214,7 @@ export class BoreServer {
    * given away, before we heard of it.
    */
   private takePort(port: number, holder: Tunnel | undefined): PublicPort {
-    if (!holder?.publicPort) return new PublicPort(this.bindTunnels, port);
+    if (!holder?.publicPort) return new PublicPort(this.context.bindTunnels, port);
     const { publicPort } = holder;
     holder.publicPort = undefined;
     return publicPort;
@@ -185,6 +226,11 @@ export class BoreServer {
     publicPort.close();
     this.ports.delete(publicPort.port);
     tunnel.publicPort = undefined;
+  }
+
+  private onVisitorLeft(tunnel: Tunnel): void {
+    this.forgetIdle(tunnel);
+    if (this.visitors.count === 0) this.onQuiet();
   }
 
   private forgetIdle(tunnel: Tunnel): void {

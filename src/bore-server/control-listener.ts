@@ -5,12 +5,26 @@ import type { Logger } from 'pino';
 
 import { FrameError } from '../protocol/frames.js';
 import { ConnectionEnded, FrameConnection } from './frame-connection.js';
-import { greet, type Greeting, Refusal } from './handshake.js';
-import { ACCEPT_BACKLOG, HANDSHAKE_MS, HANDSHAKES_MAX, HANDSHAKES_PER_SOURCE_MAX, KEEPALIVE_MS } from './limits.js';
+import { greet, type Greeting, Refusal, Rejection } from './handshake.js';
+import { ACCEPT_BACKLOG, FAILURE_WINDOW_MS, HANDSHAKE_MS, KEEPALIVE_MS, type Limits } from './limits.js';
 import type { Metrics } from './metrics.js';
+import type { Networks } from './networks.js';
+import { findOrigin, originOf } from './proxied-socket.js';
+import { ProxyHeaderError } from './proxy-header.js';
+import { CountBySource, FailuresBySource, sourceOf } from './sources.js';
 
-/** What becomes of a connection whose greeting was heard. @throws Refusal */
-export type OnGreeting = (greeting: Greeting, connection: FrameConnection) => Promise<void>;
+/** What the control port needs of the server. */
+export interface ControlListenerContext {
+  readonly limits: Limits;
+  readonly metrics: Metrics;
+  readonly logger: Logger;
+  /** Load balancers whose PROXY protocol header is believed. */
+  readonly trusted: Networks | undefined;
+  /** What becomes of a connection whose greeting was heard, from which address. @throws Refusal */
+  onGreeting(greeting: Greeting, address: string, connection: FrameConnection): Promise<void>;
+  /** Sources that are never banned: their client is a good one, whoever else is behind the same address. */
+  hasSessionFrom(source: string): boolean;
+}
 
 /** The control port: greets whoever connects, within limits, and hands them on. */
 export class ControlListener {
@@ -19,14 +33,13 @@ export class ControlListener {
     (socket) => void this.serve(socket),
   );
   private readonly handshakes = new Set<Socket>();
-  private readonly bySource = new Map<string, number>();
+  private readonly bySource = new CountBySource();
+  private readonly failures: FailuresBySource;
 
-  constructor(
-    private readonly metrics: Metrics,
-    private readonly logger: Logger,
-    private readonly onGreeting: OnGreeting,
-  ) {
-    this.server.on('error', (err) => this.logger.error({ err }, 'control port failed'));
+  constructor(private readonly context: ControlListenerContext) {
+    const { limits, logger } = context;
+    this.failures = new FailuresBySource(limits.failuresBeforeBan, FAILURE_WINDOW_MS, limits.banSeconds * 1000);
+    this.server.on('error', (err) => logger.error({ err }, 'control port failed'));
   }
 
   /** Resolves with the port. */
@@ -44,62 +57,74 @@ export class ControlListener {
   }
 
   private async serve(socket: Socket): Promise<void> {
-    const source = socket.remoteAddress ?? '';
-    if (!this.enter(socket, source)) {
-      this.metrics.handshakes.inc({ outcome: 'shed' });
-      socket.resetAndDestroy();
-      return;
-    }
     socket.on('error', () => undefined); // 'close' follows, and whoever reads hears of it
+    if (this.handshakes.size >= this.context.limits.maxHandshakes) return this.shed(socket, 'shed');
+    this.handshakes.add(socket);
+    try {
+      const { trusted } = this.context;
+      const { address } = trusted ? await findOrigin(socket, trusted) : originOf(socket);
+      const source = sourceOf(address);
+      if (this.failures.isBlocked(source) && !this.context.hasSessionFrom(source)) return this.shed(socket, 'banned');
+      if (this.bySource.of(source) >= this.context.limits.maxHandshakesPerSource) return this.shed(socket, 'shed');
+      this.bySource.add(source);
+      await this.handshake(socket, address).finally(() => this.bySource.remove(source));
+    } catch (error) {
+      if (!(error instanceof ProxyHeaderError)) throw error;
+      this.context.logger.warn({ err: error, peer: socket.remoteAddress }, 'a trusted load balancer sent no header');
+      this.shed(socket, 'no_header');
+    } finally {
+      this.handshakes.delete(socket);
+    }
+  }
+
+  private async handshake(socket: Socket, address: string): Promise<void> {
+    const { metrics } = this.context;
     socket.setKeepAlive(true, KEEPALIVE_MS);
     const deadline = setTimeout(() => {
-      this.metrics.handshakes.inc({ outcome: 'timeout' });
+      metrics.handshakes.inc({ outcome: 'timeout' });
+      this.countFailure(address);
       socket.destroy();
     }, HANDSHAKE_MS);
     const connection = new FrameConnection(socket);
     try {
       const greeting = await greet(connection);
       clearTimeout(deadline);
-      await this.onGreeting(greeting, connection);
-      this.metrics.handshakes.inc({ outcome: greeting.message.kind });
+      await this.context.onGreeting(greeting, address, connection);
+      metrics.handshakes.inc({ outcome: greeting.message.kind });
     } catch (error) {
-      this.refuse(connection, error);
+      this.refuse(connection, address, error);
     } finally {
       clearTimeout(deadline);
-      this.leave(socket, source);
     }
   }
 
-  private refuse(connection: FrameConnection, error: unknown): void {
+  private refuse(connection: FrameConnection, address: string, error: unknown): void {
     const { socket } = connection;
+    const { metrics, logger } = this.context;
     if (error instanceof ConnectionEnded) {
       socket.destroy();
       return;
     }
     if (error instanceof Refusal || error instanceof FrameError) {
-      this.metrics.handshakes.inc({ outcome: error instanceof Refusal ? 'refused' : 'invalid' });
-      this.logger.info({ clientAddress: socket.remoteAddress, text: error.message }, 'client refused');
+      metrics.handshakes.inc({ outcome: error instanceof Refusal ? 'refused' : 'invalid' });
+      logger.info({ clientAddress: address, text: error.message }, 'client refused');
+      if (error instanceof Rejection || error instanceof FrameError) this.countFailure(address);
       connection.send({ kind: 'error', text: error.message });
     } else {
-      this.metrics.handshakes.inc({ outcome: 'failed' });
-      this.logger.error({ err: error }, 'handshake failed');
+      metrics.handshakes.inc({ outcome: 'failed' });
+      logger.error({ err: error }, 'handshake failed');
       connection.send({ kind: 'error', text: 'internal server error' });
     }
     socket.destroySoon();
   }
 
-  private enter(socket: Socket, source: string): boolean {
-    const fromSource = this.bySource.get(source) ?? 0;
-    if (this.handshakes.size >= HANDSHAKES_MAX || fromSource >= HANDSHAKES_PER_SOURCE_MAX) return false;
-    this.handshakes.add(socket);
-    this.bySource.set(source, fromSource + 1);
-    return true;
+  private countFailure(address: string): void {
+    const isBanned = this.failures.add(sourceOf(address));
+    if (isBanned) this.context.logger.warn({ clientAddress: address }, 'address banned for failing handshakes');
   }
 
-  private leave(socket: Socket, source: string): void {
-    this.handshakes.delete(socket);
-    const left = (this.bySource.get(source) ?? 1) - 1;
-    if (left === 0) this.bySource.delete(source);
-    else this.bySource.set(source, left);
+  private shed(socket: Socket, outcome: string): void {
+    this.context.metrics.handshakes.inc({ outcome });
+    socket.resetAndDestroy();
   }
 }

@@ -14,6 +14,9 @@ export class Refusal extends Error {
   override readonly name = 'Refusal';
 }
 
+/** A client is refused because it could not prove who it is: whoever makes many of these guesses. */
+export class Rejection extends Refusal {}
+
 /**
  * Challenges a client and hears its answer and its wish, which it sends together (src/protocol/messages.ts).
  * @throws Refusal, FrameError, ConnectionEnded
@@ -22,9 +25,9 @@ export async function greet(connection: FrameConnection): Promise<Greeting> {
   const challenge = randomUuid();
   connection.send({ kind: 'challenge', challenge });
   const first = parseClientMessage(await connection.next());
-  if (first.kind !== 'authenticate') throw new Refusal('server requires secret, but no secret was provided');
-  if (!isTag(first.tag)) throw new Refusal('invalid secret');
+  if (first.kind !== 'authenticate') throw new Rejection('server requires secret, but no secret was provided');
+  if (!isTag(first.tag)) throw new Rejection('invalid secret');
   const message = parseClientMessage(await connection.next());
-  if (message.kind === 'authenticate') throw new Refusal('unexpected authenticate');
+  if (message.kind === 'authenticate') throw new Rejection('unexpected authenticate');
   return { challenge, tag: first.tag, message };
 }

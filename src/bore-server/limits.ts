@@ -1,6 +1,47 @@
 /**
  * Every limit of the data plane, with its reason. A limit that is reached sheds the newest; nobody else is harmed.
  */
+import { z } from 'zod';
+
+/** A whole number that an operator may set, and what it is without. */
+const limit = (value: number, min: number, max: number, help: string) =>
+  z.coerce.number().int().min(min).max(max).default(value).describe(help);
+
+/** What an operator may set, by the flag and the variable that the name makes (`--max-connections`, `BORE_MAX_CONNECTIONS`). */
+export const Limits = z.object({
+  /** Two descriptors each: below 20,000, what a process may usually open. */
+  maxConnections: limit(8_000, 1, 1_000_000, 'visitors at once, two descriptors each'),
+  /** One tunnel must not be the whole server. */
+  maxConnectionsPerTunnel: limit(1_024, 1, 1_000_000, 'visitors at once of a tunnel that sets none'),
+  /** A quarter of the server. */
+  maxConnectionsPerSource: limit(2_000, 1, 1_000_000, 'visitors at once from one address'),
+  /** More than any honest address makes; at ~0.3 ms of CPU each, a seventh of a core. */
+  connectionsPerSecondPerSource: limit(500, 1, 1_000_000, 'new visitors a second from one address'),
+  /** More arrive only if the client is slower than the world. */
+  maxWaitingPerTunnel: limit(256, 1, 65_535, 'visitors of a tunnel that its client has not fetched'),
+  /** Upstream's server keeps a visitor as long. */
+  waitingSeconds: limit(10, 1, 60, 'how long a visitor waits to be fetched'),
+  /** ~4 KiB of memory and a descriptor each. */
+  maxHandshakes: limit(2_048, 1, 1_000_000, 'control connections in their handshake'),
+  /** One client may have to accept a burst of visitors at once (twice `maxWaitingPerTunnel`). */
+  maxHandshakesPerSource: limit(512, 1, 1_000_000, 'the same, from one address'),
+  /** A person who mistypes a secret makes a few; a guesser makes thousands. */
+  failuresBeforeBan: limit(30, 1, 1_000_000, 'failed handshakes from one address in a minute before a ban'),
+  /** Guessing at 30 a ban is hopeless against 256 bits; longer would only punish who shares the address. */
+  banSeconds: limit(300, 0, 86_400, 'how long such an address is banned; 0: never'),
+  /** Off: a silent stream is a right of TCP, and costs ~15 KiB. */
+  idleSeconds: limit(0, 0, 2_592_000, 'when a stream in which nothing moves is ended; 0: never'),
+  /** As long as Linux keeps a half-closed connection that nobody owns (tcp_fin_timeout). */
+  lingerSeconds: limit(60, 1, 86_400, 'the same, after one side has finished'),
+  /** What the control plane says counts; this is for tunnels without a word from it (stand-alone). */
+  bandwidthMbpsPerTunnel: limit(0, 0, 1_000_000, 'Mbit/s of a tunnel that sets none; 0: no limit'),
+  /** A deployment of the control plane, or a database failover and its repair, fits in; a deleted tunnel is refused after it. */
+  grantTtlSeconds: limit(900, 0, 86_400, 'how long a known client may return without the control plane'),
+  /** systemd kills after 90 s by default. */
+  drainSeconds: limit(30, 0, 86_400, 'how long streams may go on after SIGTERM'),
+});
+/** The limits in force. */
+export type Limits = z.output<typeof Limits>;
 
 /** Connections that the kernel holds until we take them, for each port: a burst as large as all handshakes and more. Node's 511 loses some. */
 export const ACCEPT_BACKLOG = 4_096;
@@ -8,32 +49,8 @@ export const ACCEPT_BACKLOG = 4_096;
 /** Challenge to Hello or Accept, the whole of it: a byte now and then does not extend it. Upstream's client waits as long. */
 export const HANDSHAKE_MS = 3_000;
 
-/** Connections that have not finished their handshake, over all sources: ~4 KiB of memory and a descriptor each. */
-export const HANDSHAKES_MAX = 2_048;
-
-/** The same for one source address. One client may have to accept a burst of visitors at once ({@link WAITING_PER_TUNNEL_MAX}). */
-export const HANDSHAKES_PER_SOURCE_MAX = 512;
-
 /** How long a backend may take to say who a client is: upstream's client gives up after 3 s, and must hear our answer. */
 export const AUTHORIZE_MS = 2_000;
-
-/** How long a visitor waits for the client to fetch it; upstream's server keeps them as long. */
-export const WAITING_VISITOR_MS = 10_000;
-
-/** Visitors of one tunnel waiting for their client: more arrive only if the client is slower than the world. */
-export const WAITING_PER_TUNNEL_MAX = 256;
-
-/** Visitors at once of a tunnel that names no limit of its own. */
-export const CONNECTIONS_PER_TUNNEL_MAX = 1_024;
-
-/** Visitors at once over all tunnels, two descriptors each: below 20,000, what a process may usually open. */
-export const CONNECTIONS_MAX = 8_000;
-
-/** Visitors at once from one source address, over all tunnels: a quarter of the server. */
-export const CONNECTIONS_PER_SOURCE_MAX = 2_000;
-
-/** How long a stream may be silent after one side has finished: the other side is then taken for dead. */
-export const LINGER_MS = 60_000;
 
 /**
  * TCP keepalive on control connections and streams: idle time before the first probe. Node probes each second then and
@@ -51,15 +68,20 @@ export const CONTROL_BACKLOG_BYTES_MAX = 65_536;
 /** How long the last words to a client may take to leave before its connection is cut. */
 export const FAREWELL_MS = 5_000;
 
-/** Searches by secret alone that may fail, from one source address, in {@link FAILED_SEARCH_WINDOW_MS}: each costs an HMAC a tunnel. */
+/** Searches by secret alone that may fail, from one source address, in {@link FAILURE_WINDOW_MS}: each costs an HMAC a tunnel. */
 export const FAILED_SEARCHES_MAX = 10;
-export const FAILED_SEARCH_WINDOW_MS = 60_000;
 
-/** Source addresses remembered for that; the oldest is forgotten first. */
-export const FAILED_SEARCH_SOURCES_MAX = 10_000;
+/** Failures are counted in windows of this length. */
+export const FAILURE_WINDOW_MS = 60_000;
+
+/** Source addresses remembered for a rate, a count of failures or a ban, ~100 bytes each; the oldest is forgotten first. */
+export const SOURCES_MAX = 10_000;
 
 /** Tunnels remembered as just closed, so that a grant under way cannot bring them back; the oldest is forgotten first. */
 export const CLOSED_TUNNELS_MAX = 10_000;
 
-/** A request to the admin surface is a reason in JSON. */
-export const ADMIN_BODY_BYTES_MAX = 4_096;
+/** A request to the admin surface is a reason, or a tunnel's settings with two lists of networks, in JSON. */
+export const ADMIN_BODY_BYTES_MAX = 16_384;
+
+/** Connection records that wait for a report, ~300 bytes each: minutes of a busy server without a control plane. The oldest goes first. */
+export const RECORDS_MAX = 20_000;

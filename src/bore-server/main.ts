@@ -1,17 +1,32 @@
 #!/usr/bin/env node
-import { pino } from 'pino';
+import { type Logger, pino } from 'pino';
 
 import { randomUuid } from '../protocol/challenge.js';
-import type { RegisterRequest } from '../protocol/plane-api.js';
 import { AdminSurface } from './admin-surface.js';
+import type { Authorizer } from './authorizer.js';
 import { BackendAuthorizer } from './backend-authorizer.js';
 import { BackendClient } from './backend-client.js';
 import { BoreServer } from './bore-server.js';
 import { ControlListener } from './control-listener.js';
+import { Grants } from './grants.js';
 import { Metrics } from './metrics.js';
-import { type Options, OptionsError, readOptions } from './options.js';
+import { Networks } from './networks.js';
+import { type BackendMode, type Options, OptionsError, readOptions } from './options.js';
+import { registrationOf } from './registration.js';
 import { Reporter } from './reporter.js';
 import { SharedSecretAuthorizer } from './shared-secret-authorizer.js';
+import { StateFile } from './state-file.js';
+import { UsageBook } from './usage-book.js';
+
+/** What only a server with a control plane has. */
+interface Plane {
+  readonly identity: BackendMode & { readonly instanceId: string };
+  readonly client: BackendClient;
+  readonly grants: Grants;
+  readonly book: UsageBook;
+  /** None when another process has it, or nothing can be kept there. */
+  readonly stateFile: StateFile | undefined;
+}
 
 async function start(options: Options): Promise<void> {
   const logger = pino({
@@ -21,81 +36,142 @@ async function start(options: Options): Promise<void> {
     timestamp: pino.stdTimeFunctions.isoTime,
   });
   const metrics = new Metrics();
-  const { backend, secret } = options.access;
-  const identity = backend && { ...backend, instanceId: randomUuid() };
-  const client = identity && new BackendClient(identity.url, identity.apiKeys[0] ?? '');
+  const { limits } = options;
+  const trusted = options.proxyProtocolFrom.length > 0 ? new Networks(options.proxyProtocolFrom) : undefined;
+  const plane = options.access.backend && (await openPlane(options, options.access.backend, metrics, logger));
   let reporter: Reporter | undefined;
+  let ownDrain = false;
   let stopping = false;
 
-  const server = new BoreServer(options.bindTunnels, metrics, logger, (ended) => reporter?.sessionEnded(ended));
-  const authorizer =
-    client && identity
-      ? new BackendAuthorizer(client, identity, options.portRange, logger, ({ code }) =>
-          code === 'SERVER_SUPERSEDED' ? superseded() : reporter?.registerAgain(),
-        )
-      : new SharedSecretAuthorizer(secret ?? '', options.portRange, (port) => server.isPortTaken(port));
-  const admin = new AdminSurface(identity?.apiKeys ?? [], metrics, {
-    isReady: () => !stopping && (reporter?.isRegistered ?? true),
-    closeTunnel: (tunnelId, reason) => server.closeTunnel(tunnelId, reason),
+  const server = new BoreServer({
+    bindTunnels: options.bindTunnels,
+    limits,
+    metrics,
+    logger,
+    trusted,
+    book: plane?.book,
+    onSessionEnd: (ended) => reporter?.sessionEnded(ended),
+    onTunnelClosed: (tunnelId) => plane?.grants.forget(tunnelId),
+    onSettings: (tunnelId, settings) => plane?.grants.updateSettings(tunnelId, settings),
   });
-  const control = new ControlListener(metrics, logger, (greeting, connection) =>
-    server.onGreeting(greeting, connection, authorizer),
-  );
+  const authorizer: Authorizer = plane
+    ? new BackendAuthorizer(plane.client, plane.grants, logger, {
+        identity: plane.identity,
+        range: options.portRange,
+        isRegistered: () => reporter?.isRegistered ?? false,
+        onRefused: ({ code }) => (code === 'SERVER_SUPERSEDED' ? superseded() : reporter?.registerAgain()),
+      })
+    : new SharedSecretAuthorizer(options.access.secret ?? '', options.portRange, (port) => server.isPortTaken(port));
+  const admin = new AdminSurface(plane?.identity.apiKeys ?? [], metrics, {
+    isReady: () => !stopping && !ownDrain && (reporter?.isRegistered ?? true),
+    closeTunnel: (tunnelId, reason) => server.closeTunnel(tunnelId, reason),
+    updateTunnel: (tunnelId, settings) => server.updateTunnel(tunnelId, settings),
+    setDraining: (draining) => {
+      ownDrain = draining;
+      reporter?.setDraining(draining);
+    },
+  });
+  const control = new ControlListener({
+    limits,
+    metrics,
+    logger,
+    trusted,
+    onGreeting: (greeting, address, connection) => server.onGreeting(greeting, address, connection, authorizer),
+    hasSessionFrom: (source) => server.hasSessionFrom(source),
+  });
 
-  const stop = async (exitCode: number): Promise<void> => {
-    if (stopping) process.exit(1);
+  /** First: lets streams finish. Again, or when told so: at once. */
+  const stop = async (exitCode: number, graceMs: number): Promise<void> => {
+    if (stopping) {
+      logger.warn('stopped without waiting for streams');
+      process.exit(exitCode === 0 ? 0 : 1);
+    }
     stopping = true;
+    logger.info({ graceMs }, 'draining');
+    reporter?.setDraining(true);
+    await server.drain(graceMs);
     control.close();
-    server.stop('server_stopping', 'server is stopping');
+    server.stop();
     await reporter?.stop();
+    await plane?.stateFile?.save();
     admin.close();
     logger.info('stopped');
     process.exit(exitCode);
   };
   const superseded = (): void => {
     if (stopping) return;
-    logger.fatal({ serverId: identity?.serverId }, 'another process has registered under this server id');
-    void stop(1);
+    logger.fatal({ serverId: plane?.identity.serverId }, 'another process has registered under this server id');
+    void stop(1, 0);
   };
 
   const adminPort = await listening(admin.listen(options.adminPort, options.adminBindAddr), options.adminPort);
   const controlPort = await listening(control.listen(options.controlPort, options.bindAddr), options.controlPort);
-  if (client && identity) {
-    const registration = registrationOf(options, identity, { controlPort, adminPort });
+  if (plane) {
+    const { client, book, grants, stateFile, identity } = plane;
     reporter = new Reporter(
       client,
-      registration,
+      registrationOf(options, identity, { controlPort, adminPort }),
       {
-        sessions: () => server.sessionRefs(),
+        sessions: () => server.sessions(),
         load: () => server.load(),
-        obey: (orders) => server.obey(orders),
+        report: async () => {
+          const isNew = book.isSettled;
+          const report = book.report();
+          // kept before it is sent: a process that is killed must not make another report of the same usage
+          if (report && isNew) await stateFile?.save();
+          else if (report) stateFile?.saveSoon();
+          return report;
+        },
+        acknowledged: (sequence) => {
+          book.acknowledge(sequence);
+          stateFile?.saveSoon();
+          if (book.isPressing) reporter?.nudge();
+        },
+        obey: (orders, sessions) => {
+          const closed = new Set(orders.close.map(({ tunnelId }) => tunnelId));
+          grants.confirm(new Set(sessions.flatMap(({ tunnelId }) => (closed.has(tunnelId) ? [] : [tunnelId]))));
+          server.obey(orders);
+        },
         superseded,
       },
       logger,
     );
+    book.onPressing = () => reporter?.nudge();
     reporter.start();
   }
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void stop(0));
+  for (const signal of ['SIGTERM', 'SIGINT'] as const)
+    process.on(signal, () => void stop(0, limits.drainSeconds * 1000));
   logger.info({ controlPort, adminPort, portRange: options.portRange }, 'listening');
 }
 
-/** How the server presents itself; what the operator did not set is left to the control plane. */
-function registrationOf(
-  { host, location, maxTunnels, maxBandwidthMbps, portRange, adminUrl, adminBindAddr }: Options,
-  { serverId, instanceId }: { serverId: string; instanceId: string },
-  { controlPort, adminPort }: { controlPort: number; adminPort: number },
-): RegisterRequest {
-  const adminHost = host ?? (adminBindAddr === '0.0.0.0' ? '127.0.0.1' : adminBindAddr);
-  return {
+/** What was kept by the process before, and where to keep more. */
+async function openPlane(options: Options, backend: BackendMode, metrics: Metrics, logger: Logger): Promise<Plane> {
+  const { serverId, apiKeys, url } = backend;
+  const file: StateFile = new StateFile(
+    options.dataDir,
     serverId,
-    instanceId,
-    controlPort,
-    adminUrl: adminUrl ?? `http://${adminHost.includes(':') ? `[${adminHost}]` : adminHost}:${adminPort}`,
-    portRange,
-    ...(host !== undefined && { host }),
-    ...(location !== undefined && { location }),
-    ...(maxTunnels !== undefined && { maxTunnels }),
-    ...(maxBandwidthMbps !== undefined && { maxBandwidthMbps }),
+    apiKeys,
+    logger,
+    () => ({ grants: grants.kept(), book: book.state() }),
+    () => metrics.stateSaveFailures.inc(),
+  );
+  const isOurs = await file.lock().catch((err: unknown) => {
+    logger.error({ err, folder: options.dataDir }, 'nothing can be kept on disk');
+    return false;
+  });
+  if (!isOurs) logger.warn({ folder: options.dataDir }, 'works without a state file: another process may have it');
+  const stateFile = isOurs ? file : undefined;
+  const state = await stateFile?.load();
+  const grants: Grants = new Grants(state?.grants ?? [], options.limits.grantTtlSeconds * 1000, () =>
+    stateFile?.saveSoon(),
+  );
+  const book: UsageBook = new UsageBook(state?.book, () => metrics.recordsLost.inc());
+  return {
+    identity: { ...backend, instanceId: randomUuid() },
+    client: new BackendClient(url, apiKeys[0] ?? ''),
+    grants,
+    book,
+    stateFile,
   };
 }
 

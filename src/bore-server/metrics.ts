@@ -13,7 +13,7 @@ export class Metrics {
 
   readonly visitors = new Counter({
     name: 'bore_server_visitors_total',
-    help: 'Visitors, by what became of them first: carried, not_fetched (the client did not come for them) or shed (a limit)',
+    help: 'Visitors, by what became of them first: carried, not_fetched (the client did not come), limit, denied (the tunnel’s networks) or no_header',
     labelNames: ['outcome'],
     registers: [this.registry],
   });
@@ -22,6 +22,18 @@ export class Metrics {
     name: 'bore_server_setup_seconds',
     help: 'Time from a visitor’s arrival until its client has fetched it',
     buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+    registers: [this.registry],
+  });
+
+  readonly recordsLost = new Counter({
+    name: 'bore_server_connection_records_lost_total',
+    help: 'Records of ended connections given up because too many waited for the control plane',
+    registers: [this.registry],
+  });
+
+  readonly stateSaveFailures = new Counter({
+    name: 'bore_server_state_save_failures_total',
+    help: 'Times that the state file could not be written',
     registers: [this.registry],
   });
 

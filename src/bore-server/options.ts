@@ -3,6 +3,8 @@ import { z } from 'zod';
 
 import { CONTROL_PORT } from '../protocol/frames.js';
 import { HostName, ListenPort, Location, ServerId } from '../protocol/plane-api.js';
+import { Cidr } from '../protocol/tunnel-settings.js';
+import { Limits } from './limits.js';
 
 const port = z.coerce.number().int().min(0).max(65_535);
 
@@ -41,6 +43,17 @@ const Flags = z.object({
   adminPort: port,
   adminBindAddr: z.union([z.ipv4(), z.ipv6()], 'must be an IP address'),
   adminUrl: z.url({ protocol: /^https?$/ }).optional(),
+  dataDir: z.string().min(1).optional(),
+  proxyProtocolFrom: z
+    .string()
+    .transform((text) =>
+      text
+        .split(',')
+        .map((cidr) => cidr.trim())
+        .filter(Boolean),
+    )
+    .pipe(z.array(Cidr))
+    .default([]),
   logLevel: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']),
 });
 
@@ -55,9 +68,12 @@ export interface BackendMode {
 /** What the flags and the environment say, parsed. */
 export interface Options extends Omit<
   z.output<typeof Flags>,
-  'backendUrl' | 'backendApiKey' | 'serverId' | 'secret' | 'bindTunnels'
+  'backendUrl' | 'backendApiKey' | 'serverId' | 'secret' | 'bindTunnels' | 'dataDir'
 > {
   readonly bindTunnels: string;
+  /** Where the state file is kept. */
+  readonly dataDir: string;
+  readonly limits: Limits;
   /** Either backends, or one secret for everybody (stand-alone). */
   readonly access:
     | { readonly backend: BackendMode; readonly secret?: undefined }
@@ -107,21 +123,46 @@ export function readOptions(argv: readonly string[]): Options {
       flag('--admin-url <url>', 'where backends reach them (default: http://<host>:<admin port>)', 'BORE_ADMIN_URL'),
     )
     .addOption(
-      flag('--log-level <level>', 'fatal, error, warn, info, debug, trace or silent', 'BORE_LOG_LEVEL').default('info'),
+      flag(
+        '--data-dir <folder>',
+        'where grants and unreported usage are kept (default: the working directory)',
+        'BORE_DATA_DIR',
+      ),
     )
-    .parse([...argv], { from: 'user' });
-
-  const parsed = Flags.safeParse(command.opts());
-  if (!parsed.success) {
-    const [issue] = parsed.error.issues;
-    throw new OptionsError(`${flagName(String(issue?.path[0]))} ${issue?.message}`);
+    .addOption(
+      flag(
+        '--proxy-protocol-from <cidrs>',
+        'load balancers, comma-separated, whose connections begin with a PROXY protocol header',
+        'BORE_PROXY_PROTOCOL_FROM',
+      ),
+    )
+    .addOption(
+      flag('--log-level <level>', 'fatal, error, warn, info, debug, trace or silent', 'BORE_LOG_LEVEL').default('info'),
+    );
+  const defaults = Limits.parse({});
+  for (const name of Limits.keyof().options) {
+    const variable = `BORE_${name.replaceAll(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`;
+    const help = Limits.shape[name].description ?? '';
+    command.addOption(flag(`${flagName(name)} <n>`, help, variable).default(String(defaults[name])));
   }
-  const { backendUrl, backendApiKey, serverId, secret, bindTunnels, ...rest } = parsed.data;
+  command.parse([...argv], { from: 'user' });
+
+  const { backendUrl, backendApiKey, serverId, secret, bindTunnels, dataDir, ...rest } = check(Flags, command);
   return {
     ...rest,
     bindTunnels: bindTunnels ?? rest.bindAddr,
+    dataDir: dataDir ?? process.cwd(),
+    limits: check(Limits, command),
     access: accessOf(backendUrl, backendApiKey, serverId, secret),
   };
+}
+
+/** @throws OptionsError naming the flag */
+function check<T>(schema: z.ZodType<T>, command: Command): T {
+  const parsed = schema.safeParse(command.opts());
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  throw new OptionsError(`${flagName(String(issue?.path[0]))} ${issue?.message}`);
 }
 
 function accessOf(url?: string, apiKeys?: string[], serverId?: string, secret?: string): Options['access'] {

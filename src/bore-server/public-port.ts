@@ -27,6 +27,7 @@ export class PublicPort {
     return this.listening;
   }
 
+  /** Takes no more visitors. */
   close(): void {
     this.server.close();
   }

@@ -7,6 +7,7 @@ import type {
   SessionEndReason,
   SessionRef,
 } from '../protocol/plane-api.js';
+import type { Report } from '../protocol/reports.js';
 import { type BackendClient, PlaneRefusal } from './backend-client.js';
 
 /** A backend that needs longer is as good as gone; several of these fit into a lease. */
@@ -23,9 +24,14 @@ type Ended = SessionRef & { reason: SessionEndReason };
 
 /** What the reporter asks of the server, and what it does for it. */
 export interface Reported {
-  sessions(): SessionRef[];
+  sessions(): HeartbeatRequest['sessions'];
   load(): HeartbeatRequest['load'];
-  obey(orders: HeartbeatResponse): void;
+  /** What is not in the books yet; the same until it is {@link acknowledged}. Resolves when it may be sent. */
+  report(): Promise<Report | undefined>;
+  /** A report is in the books. */
+  acknowledged(sequence: number): void;
+  /** The answer to a heartbeat that said `sessions`. */
+  obey(orders: HeartbeatResponse, sessions: HeartbeatRequest['sessions']): void;
   /** Another process has this server id now. */
   superseded(): void;
 }
@@ -35,8 +41,8 @@ export class Reporter {
   private registered = false;
   private intervalMs = RETRY_MS_MIN;
   private sequence = 0;
-  private draining = false;
   private stopping = false;
+  private draining = false;
   private failing = false;
   /** Something is to be said before the next heartbeat is due. */
   private nudged = false;
@@ -74,6 +80,20 @@ export class Reporter {
     this.nudge();
   }
 
+  /** Whether the server wants no new tunnels; said at once. */
+  setDraining(draining: boolean): void {
+    this.draining = draining;
+    this.nudge();
+  }
+
+  /** There is more to say than should wait for the next heartbeat. */
+  nudge(): void {
+    if (this.nudged) return;
+    this.nudged = true;
+    // a backend that failed is not asked sooner because of it
+    if (!this.failing) this.shortenPause(NUDGE_MS);
+  }
+
   /** Says a last time what is, so that no new tunnel is placed here, and stops. */
   async stop(): Promise<void> {
     this.stopping = true;
@@ -107,13 +127,6 @@ export class Reporter {
     }
   }
 
-  /** Something is to be said soon. A backend that failed is not asked sooner because of it. */
-  private nudge(): void {
-    if (this.nudged) return;
-    this.nudged = true;
-    if (!this.failing) this.shortenPause(NUDGE_MS);
-  }
-
   private async pause(ms: number): Promise<void> {
     if (this.stopping) return;
     await new Promise<void>((resolve) => {
@@ -135,7 +148,9 @@ export class Reporter {
   }
 
   private async heartbeat(timeoutMs: number): Promise<void> {
+    const report = await this.reported.report();
     const ended = [...this.ended.values()];
+    const sessions = this.reported.sessions();
     const orders = await this.backend.heartbeat(
       this.registration.serverId,
       {
@@ -143,13 +158,15 @@ export class Reporter {
         sequence: ++this.sequence,
         draining: this.draining,
         load: this.reported.load(),
-        sessions: this.reported.sessions(),
+        sessions,
         ended,
+        ...(report && { report }),
       },
       timeoutMs,
     );
     for (const ref of ended) if (this.ended.get(ref.tunnelId) === ref) this.ended.delete(ref.tunnelId);
-    this.reported.obey(orders);
+    if (orders.reported !== null) this.reported.acknowledged(orders.reported);
+    this.reported.obey(orders, sessions);
   }
 
   private onRefusal({ code }: PlaneRefusal): void {

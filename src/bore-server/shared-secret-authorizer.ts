@@ -2,11 +2,22 @@ import { randomInt } from 'node:crypto';
 
 import { keyOfSecret, randomUuid, verifyAnswer } from '../protocol/challenge.js';
 import type { Grant } from '../protocol/plane-api.js';
+import type { TunnelSettings } from '../protocol/tunnel-settings.js';
 import type { Applicant, Authorizer } from './authorizer.js';
-import { Refusal } from './handshake.js';
+import { Refusal, Rejection } from './handshake.js';
 
 /** Random ports tried for a client that asks for any; upstream explains the number (bore 0.6.0, src/server.rs). */
 const PORT_TRIES = 150;
+
+/** Nobody has decided anything: the server's own limits count. */
+const NO_SETTINGS: TunnelSettings = {
+  version: 0,
+  maxConnections: null,
+  bandwidthMbps: null,
+  allowCidrs: [],
+  denyCidrs: [],
+  proxyProtocol: null,
+};
 
 /** Stand-alone: whoever knows the one secret may have any port of the range that is free, like upstream's server. */
 export class SharedSecretAuthorizer implements Authorizer {
@@ -23,14 +34,15 @@ export class SharedSecretAuthorizer implements Authorizer {
   }
 
   async authorize({ port, challenge, tag }: Applicant): Promise<Grant> {
-    if (!verifyAnswer(this.key, challenge, tag)) throw new Refusal('invalid secret');
+    if (!verifyAnswer(this.key, challenge, tag)) throw new Rejection('invalid secret');
     return {
       tunnelId: randomUuid(),
       sessionId: randomUuid(),
       epoch: 1,
       port: port === 0 ? this.anyPort() : this.thisPort(port),
       key: this.key.toString('hex'),
-      maxConnections: null,
+      settings: NO_SETTINGS,
+      expiresAt: null,
     };
   }
 

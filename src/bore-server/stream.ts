@@ -1,31 +1,27 @@
 import type { Socket } from 'node:net';
 
-import { LINGER_MS } from './limits.js';
+import type { ConnectionEndReason } from '../protocol/reports.js';
+import type { Bandwidth } from './bandwidth.js';
 import { wasReset } from './was-reset.js';
 
-/** Why a stream ended: who ended it first. */
-export type StreamEndReason =
-  /** The visitor finished (FIN). */
-  | 'visitor_closed'
-  /** The visitor's connection broke. */
-  | 'visitor_reset'
-  /** The client finished (FIN), after it had sent something. */
-  | 'client_closed'
-  /** The client's connection for this visitor broke. */
-  | 'client_reset'
-  /** The client closed without a byte: as a rule nothing listened on its local port. */
-  | 'local_refused'
-  /** One side had finished, and then nothing moved for `LINGER_MS`. */
-  | 'linger'
-  /** The tunnel was closed, or its client is lost. */
-  | 'dropped';
+/** Ways in which a side can end a stream, as `reasonOf` in {@link Stream} names them. */
+type SideEnd = 'closed' | 'reset';
 
-/** What crossed a stream, in bytes that the receiving side's kernel has taken. */
-export interface StreamBytes {
-  /** From the visitor to the client. */
-  readonly in: number;
-  /** From the client to the visitor. */
-  readonly out: number;
+/** What a stream is made of. Both sockets come paused and half-open-able. */
+export interface StreamParts {
+  readonly client: Socket;
+  readonly visitor: Socket;
+  /** Bytes of the client that came behind its Accept frame: the beginning of what the visitor will read. */
+  readonly first: Buffer;
+  /** What the client is sent before the visitor's own bytes; not counted. */
+  readonly preface: Buffer | undefined;
+  readonly bandwidth: Bandwidth;
+  readonly idleMs: number;
+  readonly lingerMs: number;
+  /** Called with bytes from the visitor (`in`) and to it (`out`) when the receiving side's kernel has taken them. */
+  readonly count: (direction: 'in' | 'out', bytes: number) => void;
+  /** Called once, when both sockets are closed. */
+  readonly onEnd: (reason: ConnectionEndReason) => void;
 }
 
 /**
@@ -33,66 +29,71 @@ export interface StreamBytes {
  * breaks (G5):
  *
  * - A side that finishes (FIN) is finished towards the other once all its bytes are there, and the other may go on
- *   sending; then silence on either for `LINGER_MS` ends the stream.
+ *   sending; then silence on either for `lingerMs` ends the stream.
  * - A side that breaks before it has finished breaks the other too (RST): a truncated stream must not look whole.
  * - A side that breaks after it has finished does not: what it sent still arrives, and what the other goes on sending
  *   is thrown away. A web server that answers early and closes is such a side; reset, its answer would be lost.
  *
- * Both sockets come paused and half-open-able. Memory is bounded by one read in each direction: a source is not read
- * while the kernel has not taken its last piece.
+ * Memory is bounded by one read in each direction: a source is not read while the kernel has not taken its last piece,
+ * or while the tunnel's bandwidth is used up.
  */
 export class Stream {
-  private reason: StreamEndReason | undefined;
-  private bytesIn = 0;
-  private bytesOut = 0;
+  private reason: ConnectionEndReason | undefined;
   private clientSpoke = false;
+  private halfClosed = false;
   private open = 2;
 
-  /**
-   * @param first bytes of the client that came behind its Accept frame: the beginning of what the visitor will read
-   * @param onEnd called once, when both sockets are closed
-   */
-  constructor(
-    private readonly client: Socket,
-    private readonly visitor: Socket,
-    first: Buffer,
-    private readonly onEnd: (reason: StreamEndReason, bytes: StreamBytes) => void,
-  ) {
-    this.copy(visitor, client, (bytes) => (this.bytesIn += bytes));
-    const write = this.copy(client, visitor, (bytes) => (this.bytesOut += bytes));
+  constructor(private readonly parts: StreamParts) {
+    const { client, visitor, first, preface, idleMs } = parts;
+    const toClient = this.copy(visitor, client, 'in');
+    const toVisitor = this.copy(client, visitor, 'out');
     client.once('data', () => (this.clientSpoke = true));
     this.guard(client, visitor, (how) => (this.clientSpoke ? `client_${how}` : 'local_refused'));
     this.guard(visitor, client, (how) => `visitor_${how}`);
-    visitor.resume();
+    // whatever moves, moves through the visitor's socket
+    if (idleMs > 0) visitor.setTimeout(idleMs);
+    if (preface) client.write(preface);
+    toClient.resume();
     if (first.length === 0) {
-      client.resume();
+      toVisitor.resume();
     } else {
       this.clientSpoke = true;
-      write(first);
+      toVisitor.write(first);
     }
   }
 
-  get bytes(): StreamBytes {
-    return { in: this.bytesIn, out: this.bytesOut };
-  }
-
   /** Breaks it now, both ways. */
-  drop(reason: StreamEndReason = 'dropped'): void {
+  drop(reason: ConnectionEndReason): void {
     this.reason = reason;
-    this.client.resetAndDestroy();
-    this.visitor.resetAndDestroy();
+    this.parts.client.resetAndDestroy();
+    this.parts.visitor.resetAndDestroy();
   }
 
-  /** Returns what writes one piece and reads on when the kernel has taken it. */
-  private copy(source: Socket, sink: Socket, count: (bytes: number) => void): (chunk: Buffer) => void {
+  private copy(source: Socket, sink: Socket, direction: 'in' | 'out') {
+    const { bandwidth, count } = this.parts;
+    let underWay = 0;
+    let pause: NodeJS.Timeout | undefined;
+    const resume = (): void => {
+      if (underWay === 0 && pause === undefined) source.resume();
+    };
     const write = (chunk: Buffer): void => {
+      underWay++;
       sink.write(chunk, (error) => {
+        underWay--;
         if (error) return;
-        count(chunk.length);
-        source.resume();
+        count(direction, chunk.length);
+        resume();
       });
+      const pauseMs = bandwidth.take(chunk.length);
+      if (pauseMs >= 1) {
+        clearTimeout(pause);
+        pause = setTimeout(() => {
+          pause = undefined;
+          resume();
+        }, pauseMs);
+      }
       // as a rule the kernel has taken it by now, and nothing needs to wait
-      if (sink.writableLength > 0) source.pause();
+      if (pause !== undefined || sink.writableLength > 0) source.pause();
     };
     source.on('data', (chunk: Buffer) => {
       // a sink that has finished and gone: see above
@@ -102,15 +103,18 @@ export class Stream {
       if (wasReset(source)) source.destroy(new Error('reset'));
       else sink.end();
     });
-    return write;
+    source.on('close', () => clearTimeout(pause));
+    return { write, resume };
   }
 
-  private guard(socket: Socket, other: Socket, reasonOf: (how: 'closed' | 'reset') => StreamEndReason): void {
+  private guard(socket: Socket, other: Socket, reasonOf: (how: SideEnd) => ConnectionEndReason): void {
     socket.on('end', () => {
       if (socket.destroyed) return;
       this.reason ??= reasonOf('closed');
-      for (const side of [socket, other]) side.setTimeout(LINGER_MS, () => this.drop('linger'));
+      this.halfClosed = true;
+      for (const side of [socket, other]) side.setTimeout(this.parts.lingerMs);
     });
+    socket.on('timeout', () => this.drop(this.halfClosed ? 'linger' : 'idle'));
     socket.on('error', () => {
       this.reason ??= reasonOf('reset');
     });
@@ -118,7 +122,7 @@ export class Stream {
       // finished: nobody is left to write to, so what the other sends is thrown away until it ends or lingers
       if (other.writableEnded) other.resume();
       else other.resetAndDestroy();
-      if (--this.open === 0) this.onEnd(this.reason ?? 'dropped', this.bytes);
+      if (--this.open === 0) this.parts.onEnd(this.reason ?? 'revoked');
     });
   }
 }

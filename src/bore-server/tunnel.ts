@@ -1,7 +1,10 @@
 import type { Grant } from '../protocol/plane-api.js';
-import { CONNECTIONS_PER_TUNNEL_MAX } from './limits.js';
+import type { TunnelSettings } from '../protocol/tunnel-settings.js';
+import { Bandwidth } from './bandwidth.js';
+import type { Limits } from './limits.js';
 import type { PublicPort } from './public-port.js';
 import type { TunnelSession } from './tunnel-session.js';
+import { VisitorPolicy } from './visitor-policy.js';
 import type { Visitor } from './visitors.js';
 
 /**
@@ -12,26 +15,39 @@ export class Tunnel {
   readonly id: string;
   /** HMAC key of the wire protocol: whoever answers to it may carry the tunnel and fetch its visitors. */
   key: Buffer;
-  maxVisitors: number;
+  readonly bandwidth = new Bandwidth(null);
   /** The client that carries it now. */
   session: TunnelSession | undefined;
   /** Open while there is a session. */
   publicPort: PublicPort | undefined;
-  /** Visitors that the client has not fetched yet, by connection id; at most `WAITING_PER_TUNNEL_MAX`. */
+  /** Visitors that the client has not fetched yet, by connection id; at most `maxWaitingPerTunnel`. */
   readonly waiting = new Map<string, Visitor>();
-  /** Visitors whose stream runs; with those who wait at most `maxVisitors`. */
+  /** Visitors whose stream runs; with those who wait at most {@link maxVisitors}. */
   readonly carried = new Set<Visitor>();
+  private settings: TunnelSettings;
+  private policy: VisitorPolicy;
 
-  constructor(grant: Grant) {
+  constructor(
+    grant: Grant,
+    private readonly limits: Limits,
+  ) {
     this.id = grant.tunnelId;
-    this.key = keyOf(grant);
-    this.maxVisitors = maxVisitorsOf(grant);
+    this.key = Buffer.from(grant.key, 'hex');
+    this.settings = grant.settings;
+    this.policy = policyOf(grant.settings);
+    this.applyBandwidth();
   }
 
-  /** Takes over what a newer grant says. */
-  update(grant: Grant): void {
-    this.key = keyOf(grant);
-    this.maxVisitors = maxVisitorsOf(grant);
+  get settingsVersion(): number {
+    return this.settings.version;
+  }
+
+  get maxVisitors(): number {
+    return this.settings.maxConnections ?? this.limits.maxConnectionsPerTunnel;
+  }
+
+  get proxyProtocol(): TunnelSettings['proxyProtocol'] {
+    return this.settings.proxyProtocol;
   }
 
   /** Visitors waiting or carried. */
@@ -43,12 +59,26 @@ export class Tunnel {
   get isIdle(): boolean {
     return this.session === undefined && this.visitors === 0;
   }
+
+  /** Whether the owner lets this address visit. */
+  allows(address: string): boolean {
+    return this.policy.allows(address);
+  }
+
+  /** Takes settings over, unless they are older than those in force. */
+  update(settings: TunnelSettings): void {
+    if (settings.version < this.settings.version) return;
+    this.settings = settings;
+    this.policy = policyOf(settings);
+    this.applyBandwidth();
+  }
+
+  private applyBandwidth(): void {
+    const { bandwidthMbpsPerTunnel } = this.limits;
+    this.bandwidth.set(this.settings.bandwidthMbps ?? (bandwidthMbpsPerTunnel > 0 ? bandwidthMbpsPerTunnel : null));
+  }
 }
 
-function keyOf({ key }: Grant): Buffer {
-  return Buffer.from(key, 'hex');
-}
-
-function maxVisitorsOf({ maxConnections }: Grant): number {
-  return maxConnections ?? CONNECTIONS_PER_TUNNEL_MAX;
+function policyOf({ allowCidrs, denyCidrs }: TunnelSettings): VisitorPolicy {
+  return new VisitorPolicy(allowCidrs, denyCidrs);
 }

@@ -1,87 +1,82 @@
 import type { Socket } from 'node:net';
 
 import { randomUuid } from '../protocol/challenge.js';
-import {
-  CONNECTIONS_MAX,
-  CONNECTIONS_PER_SOURCE_MAX,
-  VISITOR_KEEPALIVE_MS,
-  WAITING_PER_TUNNEL_MAX,
-  WAITING_VISITOR_MS,
-} from './limits.js';
+import type { ConnectionEndReason } from '../protocol/reports.js';
+import { type Limits, VISITOR_KEEPALIVE_MS } from './limits.js';
 import type { Metrics } from './metrics.js';
-import { Stream, type StreamBytes } from './stream.js';
+import type { Networks } from './networks.js';
+import { findOrigin, type Origin, originOf } from './proxied-socket.js';
+import { encodeProxyHeader } from './proxy-header.js';
+import { CountBySource, RateBySource, sourceOf } from './sources.js';
+import { Stream } from './stream.js';
 import type { Tunnel } from './tunnel.js';
+import type { UsageBook } from './usage-book.js';
 
 /** A visitor who is here: first waiting to be fetched by the client, then carried. */
 export interface Visitor {
   readonly id: string;
   readonly socket: Socket;
-  readonly source: string;
+  readonly origin: Origin;
   readonly tunnel: Tunnel;
+  readonly startedAt: Date;
   readonly arrivedAt: number;
   /** Runs while the visitor waits. */
   readonly timer: NodeJS.Timeout;
   /** Once it is carried. */
   stream: Stream | undefined;
+  setupMs: number | null;
+  readonly bytes: { in: number; out: number };
+}
+
+/** What the visitors need of the server. */
+export interface VisitorsContext {
+  readonly limits: Limits;
+  readonly metrics: Metrics;
+  /** Load balancers whose PROXY protocol header is believed. */
+  readonly trusted: Networks | undefined;
+  /** Where usage is written down; none in stand-alone mode. */
+  readonly book: UsageBook | undefined;
+  /** Called when a visitor is gone, after it was taken off its tunnel. */
+  readonly onLeave: (tunnel: Tunnel) => void;
 }
 
 /** All visitors of all tunnels: who waits for which client, and how many there are. */
 export class Visitors {
+  /** Bytes since the start. */
+  readonly bytes = { in: 0, out: 0 };
   private readonly waiting = new Map<string, Visitor>();
-  private readonly carried = new Set<Visitor>();
-  private readonly bySource = new Map<string, number>();
-  /** Bytes of streams that have ended. */
-  private ended: StreamBytes = { in: 0, out: 0 };
+  private carried = 0;
+  /** From a load balancer, and its header is not here yet. */
+  private arriving = 0;
+  private readonly bySource = new CountBySource();
+  private readonly rates: RateBySource;
 
-  /** @param onLeave called when a visitor is gone, after it was taken off its tunnel */
-  constructor(
-    private readonly metrics: Metrics,
-    private readonly onLeave: (tunnel: Tunnel) => void,
-  ) {}
+  constructor(private readonly context: VisitorsContext) {
+    this.rates = new RateBySource(context.limits.connectionsPerSecondPerSource);
+  }
 
   /** Visitors waiting or carried. */
   get count(): number {
-    return this.waiting.size + this.carried.size;
+    return this.waiting.size + this.carried;
   }
 
-  /** Bytes from visitors (in) and to visitors (out) since the start. */
-  get bytes(): StreamBytes {
-    let total = this.ended;
-    for (const { stream } of this.carried) total = add(total, stream?.bytes ?? { in: 0, out: 0 });
-    return total;
-  }
-
-  /** A visitor connected to a tunnel's public port: asks the client to fetch it, or sheds it at a limit. */
+  /** A visitor connected to a tunnel's public port, paused. */
   admit(socket: Socket, tunnel: Tunnel): void {
-    const source = socket.remoteAddress ?? '';
-    const fromSource = this.bySource.get(source) ?? 0;
-    if (
-      this.count >= CONNECTIONS_MAX ||
-      fromSource >= CONNECTIONS_PER_SOURCE_MAX ||
-      tunnel.visitors >= tunnel.maxVisitors ||
-      tunnel.waiting.size >= WAITING_PER_TUNNEL_MAX
-    ) {
-      this.metrics.visitors.inc({ outcome: 'shed' });
-      socket.resetAndDestroy();
-      return;
-    }
-    const visitor: Visitor = {
-      id: randomUuid(),
-      socket,
-      source,
-      tunnel,
-      arrivedAt: performance.now(),
-      timer: setTimeout(() => this.dismiss(visitor), WAITING_VISITOR_MS),
-      stream: undefined,
-    };
-    this.bySource.set(source, fromSource + 1);
-    this.waiting.set(visitor.id, visitor);
-    tunnel.waiting.set(visitor.id, visitor);
-    socket.setNoDelay(true);
-    socket.setKeepAlive(true, VISITOR_KEEPALIVE_MS);
     socket.on('error', () => undefined); // a reset: 'close' follows
-    socket.once('close', () => this.dismiss(visitor));
-    tunnel.session?.sendConnection(visitor.id);
+    const { trusted, limits } = this.context;
+    if (this.count + this.arriving >= limits.maxConnections)
+      return this.refuse(socket, tunnel, originOf(socket), 'limit');
+    if (!trusted) return this.enter(socket, tunnel, originOf(socket));
+    this.arriving++;
+    findOrigin(socket, trusted)
+      .then(
+        (origin) => this.enter(socket, tunnel, origin),
+        () => {
+          this.context.metrics.visitors.inc({ outcome: 'no_header' });
+          socket.resetAndDestroy();
+        },
+      )
+      .finally(() => this.arriving--);
   }
 
   /** The tunnel that a waiting visitor came to. */
@@ -93,16 +88,33 @@ export class Visitors {
   carry(id: string, client: Socket, first: Buffer): boolean {
     const visitor = this.waiting.get(id);
     if (!visitor) return false;
+    const { limits, metrics, book } = this.context;
+    const { tunnel } = visitor;
     this.stopWaiting(visitor);
-    this.carried.add(visitor);
-    visitor.tunnel.carried.add(visitor);
-    this.metrics.visitors.inc({ outcome: 'carried' });
-    this.metrics.setupSeconds.observe((performance.now() - visitor.arrivedAt) / 1000);
-    visitor.stream = new Stream(client, visitor.socket, first, (_reason, bytes) => {
-      this.carried.delete(visitor);
-      visitor.tunnel.carried.delete(visitor);
-      this.ended = add(this.ended, bytes);
-      this.leave(visitor);
+    this.carried++;
+    tunnel.carried.add(visitor);
+    book?.countConnection(tunnel.id);
+    visitor.setupMs = performance.now() - visitor.arrivedAt;
+    metrics.visitors.inc({ outcome: 'carried' });
+    metrics.setupSeconds.observe(visitor.setupMs / 1000);
+    visitor.stream = new Stream({
+      client,
+      visitor: visitor.socket,
+      first,
+      preface: prefaceOf(visitor),
+      bandwidth: tunnel.bandwidth,
+      idleMs: limits.idleSeconds * 1000,
+      lingerMs: limits.lingerSeconds * 1000,
+      count: (direction, bytes) => {
+        this.bytes[direction] += bytes;
+        visitor.bytes[direction] += bytes;
+        book?.countBytes(tunnel.id, direction, bytes);
+      },
+      onEnd: (reason) => {
+        this.carried--;
+        tunnel.carried.delete(visitor);
+        this.leave(visitor, reason);
+      },
     });
     return true;
   }
@@ -113,21 +125,85 @@ export class Visitors {
   }
 
   /** Sends away who waits for a client that will not come. */
-  dismissWaiting(tunnel: Tunnel): void {
-    for (const visitor of tunnel.waiting.values()) this.dismiss(visitor);
+  dismissWaiting(tunnel: Tunnel, reason: ConnectionEndReason): void {
+    for (const visitor of tunnel.waiting.values()) this.dismiss(visitor, reason);
   }
 
   /** Breaks every stream of a tunnel. */
-  dropCarried(tunnel: Tunnel): void {
-    for (const { stream } of tunnel.carried) stream?.drop();
+  dropCarried(tunnel: Tunnel, reason: ConnectionEndReason): void {
+    for (const { stream } of tunnel.carried) stream?.drop(reason);
   }
 
-  private dismiss(visitor: Visitor): void {
+  /** Sends away whom the tunnel's networks exclude now; nobody else notices. */
+  enforcePolicy(tunnel: Tunnel): void {
+    const excluded = [...tunnel.waiting.values(), ...tunnel.carried].filter(
+      ({ origin }) => !tunnel.allows(origin.address),
+    );
+    for (const visitor of excluded) {
+      if (visitor.stream) visitor.stream.drop('denied');
+      else this.dismiss(visitor, 'denied');
+    }
+  }
+
+  private enter(socket: Socket, tunnel: Tunnel, origin: Origin): void {
+    const { limits } = this.context;
+    const source = sourceOf(origin.address);
+    // its session ended while the load balancer's header was awaited
+    if (!tunnel.session) return void socket.resetAndDestroy();
+    if (!tunnel.allows(origin.address)) return this.refuse(socket, tunnel, origin, 'denied');
+    if (
+      this.bySource.of(source) >= limits.maxConnectionsPerSource ||
+      tunnel.visitors >= tunnel.maxVisitors ||
+      tunnel.waiting.size >= limits.maxWaitingPerTunnel ||
+      !this.rates.take(source)
+    ) {
+      return this.refuse(socket, tunnel, origin, 'limit');
+    }
+    const visitor: Visitor = {
+      id: randomUuid(),
+      socket,
+      origin,
+      tunnel,
+      startedAt: new Date(),
+      arrivedAt: performance.now(),
+      timer: setTimeout(() => this.dismiss(visitor, 'not_fetched'), limits.waitingSeconds * 1000),
+      stream: undefined,
+      setupMs: null,
+      bytes: { in: 0, out: 0 },
+    };
+    this.bySource.add(source);
+    this.waiting.set(visitor.id, visitor);
+    tunnel.waiting.set(visitor.id, visitor);
+    socket.setNoDelay(true);
+    socket.setKeepAlive(true, VISITOR_KEEPALIVE_MS);
+    socket.once('close', () => this.dismiss(visitor, 'visitor_reset'));
+    tunnel.session.sendConnection(visitor.id);
+  }
+
+  private refuse(socket: Socket, tunnel: Tunnel, origin: Origin, reason: 'limit' | 'denied'): void {
+    this.context.metrics.visitors.inc({ outcome: reason });
+    socket.resetAndDestroy();
+    const at = new Date().toISOString();
+    this.context.book?.record({
+      id: randomUuid(),
+      tunnelId: tunnel.id,
+      visitorAddress: origin.address,
+      visitorPort: origin.port,
+      startedAt: at,
+      endedAt: at,
+      setupMs: null,
+      bytesIn: 0,
+      bytesOut: 0,
+      reason,
+    });
+  }
+
+  private dismiss(visitor: Visitor, reason: ConnectionEndReason): void {
     if (!this.waiting.has(visitor.id)) return;
-    this.metrics.visitors.inc({ outcome: 'not_fetched' });
+    this.context.metrics.visitors.inc({ outcome: 'not_fetched' });
     this.stopWaiting(visitor);
     visitor.socket.resetAndDestroy();
-    this.leave(visitor);
+    this.leave(visitor, reason);
   }
 
   private stopWaiting(visitor: Visitor): void {
@@ -136,14 +212,32 @@ export class Visitors {
     visitor.tunnel.waiting.delete(visitor.id);
   }
 
-  private leave({ source, tunnel }: Visitor): void {
-    const left = (this.bySource.get(source) ?? 1) - 1;
-    if (left === 0) this.bySource.delete(source);
-    else this.bySource.set(source, left);
-    this.onLeave(tunnel);
+  private leave(visitor: Visitor, reason: ConnectionEndReason): void {
+    const { id, origin, tunnel, startedAt, setupMs, bytes } = visitor;
+    this.bySource.remove(sourceOf(origin.address));
+    this.context.book?.record({
+      id,
+      tunnelId: tunnel.id,
+      visitorAddress: origin.address,
+      visitorPort: origin.port,
+      startedAt: startedAt.toISOString(),
+      endedAt: new Date().toISOString(),
+      setupMs,
+      bytesIn: bytes.in,
+      bytesOut: bytes.out,
+      reason,
+    });
+    this.context.onLeave(tunnel);
   }
 }
 
-function add(a: StreamBytes, b: StreamBytes): StreamBytes {
-  return { in: a.in + b.in, out: a.out + b.out };
+/** The header that tells the local service who its visitor is, where the owner wants it. */
+function prefaceOf({ tunnel, origin, socket }: Visitor): Buffer | undefined {
+  if (tunnel.proxyProtocol === null) return undefined;
+  return encodeProxyHeader(tunnel.proxyProtocol, {
+    sourceAddress: origin.address,
+    sourcePort: origin.port,
+    destinationAddress: socket.localAddress ?? '0.0.0.0',
+    destinationPort: socket.localPort ?? 0,
+  });
 }

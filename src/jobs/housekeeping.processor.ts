@@ -7,6 +7,7 @@ import { z } from 'zod';
 import { CONFIG, type Config } from '../platform/config/config.js';
 import { LOGGER } from '../platform/logging/logger.js';
 import { ServersRepository } from '../servers/servers.repository.js';
+import { LedgerRepository } from '../tunnels/ledger.repository.js';
 import { TunnelsRepository } from '../tunnels/tunnels.repository.js';
 import { TunnelsService } from '../tunnels/tunnels.service.js';
 
@@ -16,12 +17,21 @@ export const HOUSEKEEPING_QUEUE = 'housekeeping';
 /** Tunnels closed in one run, of each kind: bounded, so that a run ends before the next is due. */
 const CLOSE_BATCH = 100;
 
-const Task = z.enum(['close-due-tunnels', 'lose-expired-servers']);
+/** Rows deleted by one statement: a tenth of a second of work, so that it holds nothing up. */
+const FORGET_BATCH = 5_000;
+/** Statements of one run, for each table: 100,000 rows a minute at most, some 140 million a day. */
+const FORGET_BATCHES_MAX = 20;
+/** Of the others' interval, because days are kept: a minute at the default. */
+const FORGET_INTERVAL_FACTOR = 12;
+/** No bore-server holds one report back so long and then sends it again: only that needs the reporter's last sequence. */
+const REPORTER_RETENTION_DAYS = 90;
+
+const Task = z.enum(['close-due-tunnels', 'lose-expired-servers', 'forget-old-records']);
 type Task = z.infer<typeof Task>;
 
 /**
- * Gives back what time has ended: server leases, tunnels that nobody connects, tunnels past their time to live. One
- * scheduler for all backends; each run is one idempotent statement, so a run that is lost or doubled does no harm.
+ * Ends what time has ended: server leases, tunnels that nobody connects or past their time to live, old records. One
+ * scheduler for all backends; each run is of idempotent statements, so a run that is lost or doubled does no harm.
  */
 @Processor(HOUSEKEEPING_QUEUE)
 export class HousekeepingProcessor extends WorkerHost implements OnApplicationBootstrap {
@@ -32,14 +42,18 @@ export class HousekeepingProcessor extends WorkerHost implements OnApplicationBo
     private readonly servers: ServersRepository,
     private readonly tunnels: TunnelsRepository,
     private readonly tunnelsService: TunnelsService,
+    private readonly ledger: LedgerRepository,
   ) {
     super();
   }
 
   async onApplicationBootstrap(): Promise<void> {
     this.queue.on('error', (err) => this.logger.warn({ err }, 'queue connection failed'));
-    const every = this.config.HOUSEKEEPING_INTERVAL_MS;
-    for (const task of Task.options) await this.queue.upsertJobScheduler(task, { every }, { name: task });
+    const interval = this.config.HOUSEKEEPING_INTERVAL_MS;
+    for (const task of Task.options) {
+      const every = task === 'forget-old-records' ? interval * FORGET_INTERVAL_FACTOR : interval;
+      await this.queue.upsertJobScheduler(task, { every }, { name: task });
+    }
   }
 
   async process(job: Job): Promise<void> {
@@ -56,6 +70,14 @@ export class HousekeepingProcessor extends WorkerHost implements OnApplicationBo
       const offline = await this.tunnels.setOfflineOnLostServers();
       if (lost.length > 0) this.logger.warn({ serverIds: lost, tunnels: offline }, 'bore-servers lost');
     },
+    'forget-old-records': async () => {
+      const { CONNECTION_RETENTION_DAYS, USAGE_RETENTION_DAYS } = this.config;
+      const connections = await inBatches((n) => this.ledger.forgetConnections(CONNECTION_RETENTION_DAYS, n));
+      const hours = await inBatches((n) => this.ledger.forgetUsage(USAGE_RETENTION_DAYS, n));
+      const reporters = await inBatches((n) => this.ledger.forgetReporters(REPORTER_RETENTION_DAYS, n));
+      if (connections + hours + reporters > 0)
+        this.logger.info({ connections, hours, reporters }, 'old records deleted');
+    },
   };
 
   @OnWorkerEvent('failed')
@@ -67,4 +89,15 @@ export class HousekeepingProcessor extends WorkerHost implements OnApplicationBo
   onError(err: Error): void {
     this.logger.warn({ err }, 'queue worker failed');
   }
+}
+
+/** Runs a deletion until it finds nothing more, or has done enough for one run; returns how many rows it deleted. */
+async function inBatches(forget: (limit: number) => Promise<number>): Promise<number> {
+  let total = 0;
+  for (let batch = 0; batch < FORGET_BATCHES_MAX; batch++) {
+    const deleted = await forget(FORGET_BATCH);
+    total += deleted;
+    if (deleted < FORGET_BATCH) break;
+  }
+  return total;
 }

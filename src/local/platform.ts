@@ -148,6 +148,9 @@ export class Platform {
       BORE_ADMIN_URL: `http://127.0.0.1:${settings.adminPort}`,
       // of a stand-alone server
       BORE_SECRET: undefined,
+      BORE_DATA_DIR: path.join(this.options.stateDir, 'bore-server'),
+      // whoever pressed Ctrl-C waits for it
+      BORE_DRAIN_SECONDS: '2',
     };
   }
 }

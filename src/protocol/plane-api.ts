@@ -8,8 +8,12 @@
  *       | <----------------------- orders: what to close, drain ------ |   session ends
  *       | -- POST /api/v1/internal/tunnels/authorize ----------------> |   for each client that says Hello
  *       | <- POST {adminUrl}/tunnels/:id/close ----------------------- |   a tunnel was deleted
+ *       | <- POST {adminUrl}/tunnels/:id/settings -------------------- |   its owner changed its limits or policy
  */
 import { z } from 'zod';
+
+import { Report } from './reports.js';
+import { TunnelSettings } from './tunnel-settings.js';
 
 /** Header that carries the internal key, both ways. */
 export const INTERNAL_KEY_HEADER = 'x-internal-api-key';
@@ -106,10 +110,12 @@ export const HeartbeatRequest = z.strictObject({
     /** Mean over the time since the last heartbeat, both directions added. */
     bandwidthMbps: z.number().min(0),
   }),
-  /** Every session it carries now: at most one for each of its ports. */
-  sessions: z.array(SessionRef).max(65_535),
+  /** Every session it carries now: at most one for each of its ports. `settings`: the version it works with. */
+  sessions: z.array(SessionRef.extend({ settings: z.int().min(0) })).max(65_535),
   /** Sent again until a heartbeat is answered; applying one twice changes nothing. */
   ended: z.array(SessionRef.extend({ reason: SessionEndReason })).max(65_535),
+  /** Left out when nothing happened. */
+  report: Report.optional(),
 });
 export type HeartbeatRequest = z.infer<typeof HeartbeatRequest>;
 
@@ -118,6 +124,10 @@ export const HeartbeatResponse = z.object({
   drain: z.boolean(),
   /** Sessions that must not be there: their tunnel was closed, or another session has taken it. */
   close: z.array(SessionRef.extend({ reason: z.string() })),
+  /** Settings of tunnels whose session works with older ones. */
+  update: z.array(z.object({ tunnelId: z.guid(), settings: TunnelSettings })),
+  /** The sequence of the report that came with the heartbeat: it is in the books, now or since an earlier try. */
+  reported: z.int().nullable(),
 });
 export type HeartbeatResponse = z.infer<typeof HeartbeatResponse>;
 
@@ -145,8 +155,9 @@ export const Grant = z.object({
   port: ListenPort,
   /** HMAC key of the wire protocol, 64 hex digits. */
   key: z.string().regex(/^[0-9a-f]{64}$/),
-  /** Visitor connections at once; null: the server's own limit. */
-  maxConnections: z.int().min(1).nullable(),
+  settings: TunnelSettings,
+  /** When the tunnel's time to live ends; null: never. */
+  expiresAt: z.iso.datetime().nullable(),
 });
 export type Grant = z.infer<typeof Grant>;
 
@@ -159,6 +170,13 @@ export const CloseTunnelResponse = z.object({
   closed: z.boolean(),
 });
 export type CloseTunnelResponse = z.infer<typeof CloseTunnelResponse>;
+
+/** Backend → bore-server (`POST /tunnels/:id/settings`, body {@link TunnelSettings}): the owner has changed them. */
+export const UpdateTunnelResponse = z.object({
+  /** Whether the tunnel is here. */
+  updated: z.boolean(),
+});
+export type UpdateTunnelResponse = z.infer<typeof UpdateTunnelResponse>;
 
 /**
  * Refusals of the internal API that a bore-server acts upon, as `code` of the problem document.

@@ -32,4 +32,16 @@ export class AdminServersController {
   get(@Param('id', { schema: ServerId }) id: string): Promise<ServerView> {
     return this.servers.get(id);
   }
+
+  @Post(':id/drain')
+  @Answers(200, ServerView, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN', 'NOT_FOUND')
+  drain(@Param('id', { schema: ServerId }) id: string): Promise<ServerView> {
+    return this.servers.drain(id, true);
+  }
+
+  @Post(':id/undrain')
+  @Answers(200, ServerView, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN', 'NOT_FOUND')
+  undrain(@Param('id', { schema: ServerId }) id: string): Promise<ServerView> {
+    return this.servers.drain(id, false);
+  }
 }

@@ -1,10 +1,17 @@
 import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import CircuitBreaker from 'opossum';
 import type { Logger } from 'pino';
+import type { z } from 'zod';
 
 import { CONFIG, type Config } from '../platform/config/config.js';
 import { LOGGER } from '../platform/logging/logger.js';
-import { CloseTunnelResponse, INTERNAL_KEY_HEADER, type CloseTunnelRequest } from '../protocol/plane-api.js';
+import {
+  type CloseTunnelRequest,
+  CloseTunnelResponse,
+  INTERNAL_KEY_HEADER,
+  UpdateTunnelResponse,
+} from '../protocol/plane-api.js';
+import { type TunnelSettings } from '../protocol/tunnel-settings.js';
 
 /** A tunnel must be closed on the wire within 2 s of its deletion; this leaves room for the answer. */
 const CALL_TIMEOUT_MS = 1_500;
@@ -13,8 +20,13 @@ const RESET_TIMEOUT_MS = 5_000;
 /** Breakers kept: more servers than any fleet has; the least recently used goes first. */
 const BREAKERS_MAX = 1_000;
 
-type Call = (adminUrl: string, tunnelId: string, request: CloseTunnelRequest) => Promise<boolean>;
-type Breaker = CircuitBreaker<Parameters<Call>, boolean>;
+/** What a bore-server is told: the path below its admin URL, the body, and what it answers. */
+interface Order {
+  readonly path: string;
+  readonly body: CloseTunnelRequest | TunnelSettings;
+  readonly answer: z.ZodType;
+}
+type Breaker = CircuitBreaker<[adminUrl: string, order: Order], void>;
 
 /** A bore-server that backends call. */
 export interface CallableServer {
@@ -36,15 +48,13 @@ export class BoreServerClient implements OnApplicationShutdown {
    * Asks a server to end whatever carries a tunnel. False when it could not be asked now: the answer to its next
    * heartbeat asks again.
    */
-  async closeTunnel(server: CallableServer, tunnelId: string, reason: string): Promise<boolean> {
-    if (server.adminUrl === null) return false;
-    try {
-      await this.breakerOf(server.id).fire(server.adminUrl, tunnelId, { reason });
-      return true;
-    } catch (err) {
-      this.logger.warn({ err, serverId: server.id, tunnelId }, 'bore-server could not be asked to close a tunnel');
-      return false;
-    }
+  closeTunnel(server: CallableServer, tunnelId: string, reason: string): Promise<boolean> {
+    return this.tell(server, { path: `/tunnels/${tunnelId}/close`, body: { reason }, answer: CloseTunnelResponse });
+  }
+
+  /** Gives a server new settings of a tunnel. False when it could not be told now: the answer to its next heartbeat does. */
+  updateTunnel(server: CallableServer, tunnelId: string, settings: TunnelSettings): Promise<boolean> {
+    return this.tell(server, { path: `/tunnels/${tunnelId}/settings`, body: settings, answer: UpdateTunnelResponse });
   }
 
   /** Ids of servers whose breaker is open: nothing new should be placed there. */
@@ -55,6 +65,17 @@ export class BoreServerClient implements OnApplicationShutdown {
   onApplicationShutdown(): void {
     for (const breaker of this.breakers.values()) breaker.shutdown();
     this.breakers.clear();
+  }
+
+  private async tell(server: CallableServer, order: Order): Promise<boolean> {
+    if (server.adminUrl === null) return false;
+    try {
+      await this.breakerOf(server.id).fire(server.adminUrl, order);
+      return true;
+    } catch (err) {
+      this.logger.warn({ err, serverId: server.id, path: order.path }, 'bore-server could not be told');
+      return false;
+    }
   }
 
   private breakerOf(serverId: string): Breaker {
@@ -72,7 +93,7 @@ export class BoreServerClient implements OnApplicationShutdown {
   }
 
   private newBreaker(serverId: string): Breaker {
-    const breaker: Breaker = new CircuitBreaker<Parameters<Call>, boolean>((...call) => this.postClose(...call), {
+    const breaker: Breaker = new CircuitBreaker<[string, Order], void>((...call) => this.post(...call), {
       name: serverId,
       timeout: CALL_TIMEOUT_MS,
       resetTimeout: RESET_TIMEOUT_MS,
@@ -85,12 +106,12 @@ export class BoreServerClient implements OnApplicationShutdown {
     return breaker;
   }
 
-  private async postClose(adminUrl: string, tunnelId: string, request: CloseTunnelRequest): Promise<boolean> {
+  private async post(adminUrl: string, { path, body, answer }: Order): Promise<void> {
     const [key] = this.config.INTERNAL_API_KEY;
-    const response = await fetch(new URL(`/tunnels/${tunnelId}/close`, adminUrl), {
+    const response = await fetch(new URL(path, adminUrl), {
       method: 'POST',
       headers: { 'content-type': 'application/json', [INTERNAL_KEY_HEADER]: key?.reveal() ?? '' },
-      body: JSON.stringify(request),
+      body: JSON.stringify(body),
       redirect: 'error',
       signal: AbortSignal.timeout(CALL_TIMEOUT_MS),
     });
@@ -98,6 +119,6 @@ export class BoreServerClient implements OnApplicationShutdown {
       await response.body?.cancel();
       throw new Error(`bore-server answered ${response.status}`);
     }
-    return CloseTunnelResponse.parse(await response.json()).closed;
+    answer.parse(await response.json());
   }
 }

@@ -92,15 +92,29 @@ export class ServersRepository {
     return registration;
   }
 
-  /** Marks servers whose lease has ended and returns their ids. */
+  /** Marks servers whose lease has ended and returns their ids. One whose row is locked is having a heartbeat. */
   async loseExpired(): Promise<string[]> {
     const lost = await this.database.rows(
       z.object({ id: z.string() }),
       Prisma.sql`
         UPDATE servers SET state = 'offline', connections = 0, bandwidth_mbps = 0
-        WHERE state IN ('online', 'draining') AND lease_until <= now() RETURNING id`,
+        WHERE id IN (
+          SELECT id FROM servers WHERE state IN ('online', 'draining') AND lease_until <= now() FOR NO KEY UPDATE SKIP LOCKED)
+        RETURNING id`,
     );
     return lost.map(({ id }) => id);
+  }
+
+  /**
+   * Whether an administrator wants a server drained; `null` when there is none of this id. A drain holds for every
+   * admission from here on (open_tunnel looks under the row's lock). An undrained server takes tunnels again with its
+   * next heartbeat: only that says whether the server itself wants to.
+   */
+  async setDrainRequested(id: string, drain: boolean): Promise<Server | null> {
+    const changed = await this.database.$executeRaw`
+      UPDATE servers SET drain_requested = ${drain}, state = CASE WHEN ${drain} AND state = 'online' THEN 'draining' ELSE state END
+      WHERE id = ${id}`;
+    return changed === 0 ? null : this.find(id);
   }
 
   /** Servers by state; a lease that has ended counts as offline at once. */

@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 
 import { PlatformError } from '../platform/errors/error-register.js';
-import { cutPage, idOfCursor, type Page, type PageQuery } from '../platform/http/page.js';
+import { cutPage, keyOfCursor, type Page, type PageQuery } from '../platform/http/page.js';
 import { ServerId } from '../protocol/plane-api.js';
 import { type CreateServerRequest, type ServerView, viewServer } from './server.js';
 import { ServersRepository } from './servers.repository.js';
@@ -25,8 +25,18 @@ export class ServersService {
     return viewServer(server);
   }
 
+  /**
+   * Begins or ends the draining of a server: it keeps its tunnels and takes no new ones.
+   * @throws PlatformError NOT_FOUND
+   */
+  async drain(id: string, drain: boolean): Promise<ServerView> {
+    const server = await this.servers.setDrainRequested(id, drain);
+    if (!server) throw new PlatformError('NOT_FOUND');
+    return viewServer(server);
+  }
+
   async list({ limit, cursor }: PageQuery): Promise<Page<ServerView>> {
-    const after = cursor === undefined ? undefined : idOfCursor(cursor, ServerId);
+    const after = cursor === undefined ? undefined : keyOfCursor(cursor, ServerId);
     const rows = await this.servers.list(limit + 1, after);
     return cutPage(
       rows.map((row) => viewServer(row)),

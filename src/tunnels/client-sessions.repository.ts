@@ -4,7 +4,9 @@ import { z } from 'zod';
 import { CONFIG, type Config } from '../platform/config/config.js';
 import { Database } from '../platform/database/database.js';
 import { Prisma } from '../platform/database/generated/client.js';
-import { type HeartbeatRequest, HeartbeatResponse } from '../protocol/plane-api.js';
+import { ProxyProtocol } from '../platform/database/generated/enums.js';
+import { type Grant, type HeartbeatRequest, HeartbeatResponse } from '../protocol/plane-api.js';
+import { effectiveBandwidth, settingsOf } from './tunnel-settings.js';
 
 /** Longer than authorize may take (2 s) with a heartbeat in flight beside it, shorter than a server's lease. */
 const SETTLE_SECONDS = 10;
@@ -13,12 +15,26 @@ const Candidate = z.object({ id: z.guid(), sealedKey: z.instanceof(Uint8Array) }
 /** A tunnel that a client's answer to the challenge may belong to. */
 export type Candidate = z.infer<typeof Candidate>;
 
-const Begun = z.object({ port: z.int(), epoch: z.int(), maxConnections: z.int().nullable() });
+const Begun = z.object({
+  port: z.int(),
+  epoch: z.int(),
+  expiresAt: z.date().nullable(),
+  settingsVersion: z.int(),
+  maxConnections: z.int().nullable(),
+  bandwidthMbps: z.int().nullable(),
+  allowCidrs: z.array(z.string()),
+  denyCidrs: z.array(z.string()),
+  proxyProtocol: z.enum(ProxyProtocol).nullable(),
+});
 
+/** What `apply_heartbeat` did (prisma/migrations). */
 const Applied = z.object({
   outcome: z.enum(['applied', 'late', 'superseded', 'unknown']),
   drain: z.boolean(),
   close: HeartbeatResponse.shape.close,
+  update: HeartbeatResponse.shape.update,
+  /** `refused`: the reporter belongs to another server. */
+  reportOutcome: z.enum(['applied', 'repeated', 'refused']).nullable(),
 });
 
 /** Client sessions in the database: which one carries a tunnel, and which may begin. */
@@ -44,7 +60,11 @@ export class ClientSessionsRepository {
    * Begins a session with the tunnel's next epoch. `null` when the tunnel was closed, or its key changed, since the
    * candidate was read, or its owner is suspended.
    */
-  async begin(candidate: Candidate, sessionId: string, clientAddress: string): Promise<z.infer<typeof Begun> | null> {
+  async begin(
+    candidate: Candidate,
+    sessionId: string,
+    clientAddress: string,
+  ): Promise<Pick<Grant, 'port' | 'epoch' | 'settings' | 'expiresAt'> | null> {
     const [begun] = await this.database.rows(
       Begun,
       Prisma.sql`
@@ -53,29 +73,44 @@ export class ClientSessionsRepository {
         FROM users u
         WHERE t.id = ${candidate.id}::uuid AND t.state <> 'closed' AND t.sealed_key = ${candidate.sealedKey}::bytea
           AND u.id = t.user_id AND u.suspended_at IS NULL
-        RETURNING t.port, t.epoch, t.max_connections AS "maxConnections"`,
+        RETURNING t.port, t.epoch, t.expires_at AS "expiresAt", t.settings_version AS "settingsVersion",
+          t.max_connections AS "maxConnections", t.bandwidth_mbps AS "bandwidthMbps", t.allow_cidrs AS "allowCidrs",
+          t.deny_cidrs AS "denyCidrs", t.proxy_protocol AS "proxyProtocol"`,
     );
-    return begun ?? null;
+    if (!begun) return null;
+    return {
+      port: begun.port,
+      epoch: begun.epoch,
+      settings: settingsOf(begun, this.config.MAX_BANDWIDTH_PER_TUNNEL),
+      expiresAt: begun.expiresAt?.toISOString() ?? null,
+    };
   }
 
-  /** Applies a heartbeat (prisma/migrations, apply_heartbeat): one statement, however many sessions it names. */
+  /** Applies a heartbeat and its report (prisma/migrations, apply_heartbeat): one statement, however much it says. */
   async applyHeartbeat(serverId: string, beat: HeartbeatRequest): Promise<z.infer<typeof Applied>> {
     const [applied] = await this.database.rows(
       Applied,
       Prisma.sql`
-        SELECT * FROM apply_heartbeat(
+        SELECT outcome, drain, close_ AS close, update_ AS update, report_outcome AS "reportOutcome" FROM apply_heartbeat(
           ${serverId}, ${beat.instanceId}::uuid, ${beat.sequence}::int, ${beat.draining}, ${beat.load.connections}::int,
           ${beat.load.bandwidthMbps}::float, ${JSON.stringify(beat.sessions)}::jsonb, ${JSON.stringify(beat.ended)}::jsonb,
-          ${this.config.SERVER_LEASE_SECONDS}::int, ${this.config.OFFLINE_TUNNEL_SECONDS}::int, ${SETTLE_SECONDS}::int)`,
+          ${this.config.SERVER_LEASE_SECONDS}::int, ${this.config.OFFLINE_TUNNEL_SECONDS}::int, ${SETTLE_SECONDS}::int,
+          ${beat.report ? JSON.stringify(beat.report) : null}::jsonb)`,
     );
     if (!applied) throw new Error('apply_heartbeat returned no row');
-    return applied;
+    const bandwidthMax = this.config.MAX_BANDWIDTH_PER_TUNNEL;
+    const update = applied.update.map(({ tunnelId, settings }) => ({
+      tunnelId,
+      settings: { ...settings, bandwidthMbps: effectiveBandwidth(settings.bandwidthMbps, bandwidthMax) },
+    }));
+    return { ...applied, update };
   }
 
   /** A new process carries none of the sessions of the one before it. */
   async endAllOf(serverId: string): Promise<void> {
     await this.database.$executeRaw`
-      UPDATE tunnels SET state = 'offline', idle_deadline = now() + make_interval(secs => ${this.config.OFFLINE_TUNNEL_SECONDS})
-      WHERE server_id = ${serverId} AND state = 'active'`;
+      WITH locked AS MATERIALIZED (SELECT id FROM servers WHERE id = ${serverId} FOR NO KEY UPDATE)
+      UPDATE tunnels t SET state = 'offline', idle_deadline = now() + make_interval(secs => ${this.config.OFFLINE_TUNNEL_SECONDS})
+      FROM locked WHERE t.server_id = locked.id AND t.state = 'active'`;
   }
 }

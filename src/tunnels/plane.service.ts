@@ -1,7 +1,9 @@
 import { Inject, Injectable } from '@nestjs/common';
+import type { Logger } from 'pino';
 
 import { CONFIG, type Config } from '../platform/config/config.js';
 import { PlatformError } from '../platform/errors/error-register.js';
+import { LOGGER } from '../platform/logging/logger.js';
 import { verifyAnswer } from '../protocol/challenge.js';
 import type {
   AuthorizeRequest,
@@ -20,6 +22,7 @@ import { TunnelKeys } from './tunnel-key.js';
 export class PlaneService {
   constructor(
     @Inject(CONFIG) private readonly config: Config,
+    @Inject(LOGGER) private readonly logger: Logger,
     private readonly servers: ServersRepository,
     private readonly sessions: ClientSessionsRepository,
     private readonly keys: TunnelKeys,
@@ -35,12 +38,23 @@ export class PlaneService {
     };
   }
 
-  /** @throws PlatformError SERVER_UNKNOWN, SERVER_SUPERSEDED */
+  /**
+   * The report of a heartbeat is in the books also when this throws SERVER_SUPERSEDED: what a process carried before
+   * another took its place was carried.
+   * @throws PlatformError SERVER_UNKNOWN, SERVER_SUPERSEDED
+   */
   async heartbeat(serverId: string, beat: HeartbeatRequest): Promise<HeartbeatResponse> {
-    const { outcome, drain, close } = await this.sessions.applyHeartbeat(serverId, beat);
+    const { outcome, drain, close, update, reportOutcome } = await this.sessions.applyHeartbeat(serverId, beat);
+    const { reporterId, sequence } = beat.report ?? {};
+    if (reportOutcome === 'refused') {
+      this.logger.error(
+        { serverId, reporterId, sequence },
+        'usage report refused: its reporter belongs to another server',
+      );
+    }
     if (outcome === 'unknown') throw new PlatformError('SERVER_UNKNOWN');
     if (outcome === 'superseded') throw new PlatformError('SERVER_SUPERSEDED');
-    return { drain, close };
+    return { drain, close, update, reported: reportOutcome === 'refused' ? null : (sequence ?? null) };
   }
 
   /** @throws PlatformError INVALID_SECRET, SERVER_UNKNOWN, SERVER_SUPERSEDED */

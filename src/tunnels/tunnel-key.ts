@@ -3,8 +3,8 @@ import { randomBytes } from 'node:crypto';
 import { Inject, Injectable } from '@nestjs/common';
 
 import { CONFIG, type Config } from '../platform/config/config.js';
-import { Sealer } from '../platform/crypto/sealing.js';
 import { keyOfSecret } from '../protocol/challenge.js';
+import { Sealer } from '../protocol/sealing.js';
 
 /** `tk_` and 256 random bits, base64url: the secret that a client gives as `--secret`. */
 export function newTunnelToken(): string {
@@ -17,7 +17,10 @@ export class TunnelKeys {
   private readonly sealer: Sealer;
 
   constructor(@Inject(CONFIG) config: Config) {
-    this.sealer = new Sealer(config.TUNNEL_KEY_SECRET, 'tunnel key');
+    this.sealer = new Sealer(
+      config.TUNNEL_KEY_SECRET.map((secret) => secret.reveal()),
+      'tunnel key',
+    );
   }
 
   /** The sealed key of a token, bound to its tunnel. */

@@ -1,9 +1,10 @@
 import { z } from 'zod';
 
 import type { Server, Tunnel } from '../platform/database/generated/client.js';
-import { TunnelState } from '../platform/database/generated/enums.js';
+import { ProxyProtocol, TunnelState } from '../platform/database/generated/enums.js';
 import { PageQuery } from '../platform/http/page.js';
 import { ListenPort, Location } from '../protocol/plane-api.js';
+import { effectiveBandwidth, SettingsFields } from './tunnel-settings.js';
 
 /** A year: longer than any tunnel should live without somebody asking for it again. */
 const TTL_SECONDS_MAX = 31_536_000;
@@ -13,15 +14,33 @@ export const TunnelName = z
   .string()
   .regex(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/, 'lower-case letters, digits and dashes, at most 63');
 
+const TtlSeconds = z.int().min(1).max(TTL_SECONDS_MAX).describe('The tunnel closes itself after this time');
+
 export const OpenTunnelRequest = z.strictObject({
   name: TunnelName.optional(),
   localPort: ListenPort.optional().describe('What it will forward to; only shown back and put into the command'),
   location: Location.optional().describe('Preferred; another is taken when this one is full'),
   port: ListenPort.optional().describe('Public port; any free one when left out'),
-  ttlSeconds: z.int().min(1).max(TTL_SECONDS_MAX).optional().describe('The tunnel closes itself after this time'),
-  maxConnections: z.int().min(1).max(65_535).optional().describe('Visitor connections at once'),
+  ttlSeconds: TtlSeconds.optional(),
+  maxConnections: SettingsFields.maxConnections.optional(),
+  bandwidthMbps: SettingsFields.bandwidthMbps.optional(),
+  allowCidrs: SettingsFields.allowCidrs.optional(),
+  denyCidrs: SettingsFields.denyCidrs.optional(),
+  proxyProtocol: SettingsFields.proxyProtocol.optional(),
 });
 export type OpenTunnelRequest = z.output<typeof OpenTunnelRequest>;
+
+/** What is left out stays; null returns to the default. */
+export const UpdateTunnelRequest = z.strictObject({
+  name: TunnelName.nullable().optional(),
+  ttlSeconds: TtlSeconds.nullable().optional().describe('From now; null: the tunnel does not close itself'),
+  maxConnections: SettingsFields.maxConnections.nullable().optional(),
+  bandwidthMbps: SettingsFields.bandwidthMbps.nullable().optional(),
+  allowCidrs: SettingsFields.allowCidrs.optional(),
+  denyCidrs: SettingsFields.denyCidrs.optional(),
+  proxyProtocol: SettingsFields.proxyProtocol.nullable().optional(),
+});
+export type UpdateTunnelRequest = z.output<typeof UpdateTunnelRequest>;
 
 export const ListTunnelsQuery = PageQuery.extend({
   state: z.enum(['open', 'closed', 'all']).default('open').describe('open: pending, active or offline'),
@@ -41,7 +60,11 @@ export const TunnelView = z.object({
   location: z.string(),
   serverId: z.string(),
   localPort: z.int().nullable(),
-  maxConnections: z.int().nullable(),
+  maxConnections: z.int().nullable().describe('null: the limit of the bore-server'),
+  bandwidthMbps: z.int().describe('Mbit/s, both directions added'),
+  allowCidrs: z.array(z.string()),
+  denyCidrs: z.array(z.string()),
+  proxyProtocol: z.enum(ProxyProtocol).nullable(),
   clientAddress: z.string().nullable().describe('Of the client that carries it, or carried it last'),
   connectedAt: z.iso.datetime().nullable(),
   expiresAt: z.iso.datetime().nullable(),
@@ -58,9 +81,10 @@ export const OpenedTunnel = TunnelView.extend({
 export type OpenedTunnel = z.infer<typeof OpenedTunnel>;
 
 /** A row with the server it is placed on. */
-export type PlacedTunnel = Tunnel & { server: Pick<Server, 'host' | 'port' | 'location'> };
+export type PlacedTunnel = Tunnel & { server: Pick<Server, 'host' | 'port' | 'location' | 'adminUrl'> };
 
-export function viewTunnel(tunnel: PlacedTunnel): TunnelView {
+/** `bandwidthMax`: MAX_BANDWIDTH_PER_TUNNEL. */
+export function viewTunnel(tunnel: PlacedTunnel, bandwidthMax: number): TunnelView {
   const { host, port: controlPort, location } = tunnel.server;
   return {
     id: tunnel.id,
@@ -75,6 +99,10 @@ export function viewTunnel(tunnel: PlacedTunnel): TunnelView {
     serverId: tunnel.serverId,
     localPort: tunnel.localPort,
     maxConnections: tunnel.maxConnections,
+    bandwidthMbps: effectiveBandwidth(tunnel.bandwidthMbps, bandwidthMax),
+    allowCidrs: tunnel.allowCidrs,
+    denyCidrs: tunnel.denyCidrs,
+    proxyProtocol: tunnel.proxyProtocol,
     clientAddress: tunnel.clientAddress,
     connectedAt: tunnel.connectedAt?.toISOString() ?? null,
     expiresAt: tunnel.expiresAt?.toISOString() ?? null,

@@ -1,11 +1,11 @@
-import { Body, Controller, Delete, Get, Header, Param, Post, Query } from '@nestjs/common';
+import { Body, Controller, Delete, Get, Header, Param, Patch, Post, Query } from '@nestjs/common';
 import { ApiBearerAuth, ApiTags } from '@nestjs/swagger';
 import { z } from 'zod';
 
 import { Answers } from '../platform/http/answers.decorator.js';
 import { type Page, pageOf } from '../platform/http/page.js';
 import { type Caller, CurrentCaller } from '../platform/http/route-metadata.js';
-import { ListTunnelsQuery, OpenedTunnel, OpenTunnelRequest, TunnelView } from './tunnel.js';
+import { ListTunnelsQuery, OpenedTunnel, OpenTunnelRequest, TunnelView, UpdateTunnelRequest } from './tunnel.js';
 import { TunnelsService } from './tunnels.service.js';
 
 @ApiTags('tunnels')
@@ -48,6 +48,16 @@ export class TunnelsController {
   @Answers(200, TunnelView, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'NOT_FOUND')
   get(@CurrentCaller() caller: Caller, @Param('id', { schema: z.guid() }) id: string): Promise<TunnelView> {
     return this.tunnels.get(caller, id);
+  }
+
+  @Patch(':id')
+  @Answers(200, TunnelView, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'NOT_FOUND', 'NAME_TAKEN', 'TUNNEL_CLOSED')
+  update(
+    @CurrentCaller() caller: Caller,
+    @Param('id', { schema: z.guid() }) id: string,
+    @Body({ schema: UpdateTunnelRequest }) body: UpdateTunnelRequest,
+  ): Promise<TunnelView> {
+    return this.tunnels.update(caller, id, body);
   }
 
   @Delete(':id')

@@ -2,11 +2,11 @@ import { Inject, Injectable } from '@nestjs/common';
 import { z } from 'zod';
 
 import { CONFIG, type Config } from '../platform/config/config.js';
-import { Database } from '../platform/database/database.js';
+import { Database, isUniqueViolation } from '../platform/database/database.js';
 import { Prisma } from '../platform/database/generated/client.js';
-import type { ListTunnelsQuery, OpenTunnelRequest, PlacedTunnel } from './tunnel.js';
+import type { ListTunnelsQuery, OpenTunnelRequest, PlacedTunnel, UpdateTunnelRequest } from './tunnel.js';
 
-const WITH_SERVER = { server: { select: { host: true, port: true, location: true } } } as const;
+const WITH_SERVER = { server: { select: { host: true, port: true, location: true, adminUrl: true } } } as const;
 
 /** What `open_tunnel` decided (prisma/migrations). */
 const Admission = z.object({
@@ -66,7 +66,8 @@ export class TunnelsRepository {
           ${tunnel.id}::uuid, ${tunnel.userId}::uuid, ${limits.userTunnels}::int, ${config.TOTAL_SYSTEM_CAPACITY ?? null}::int, ${reserved}::int,
           ${tunnel.port ?? null}::int, ${tunnel.location ?? null}::text, ${[...limits.avoidServers]}::text[], ${tunnel.name ?? null}::text,
           ${tunnel.localPort ?? null}::int, ${tunnel.sealedKey}::bytea, ${tunnel.maxConnections ?? null}::int,
-          ${config.PENDING_TUNNEL_SECONDS}::int, ${tunnel.ttlSeconds ?? null}::int)`,
+          ${config.PENDING_TUNNEL_SECONDS}::int, ${tunnel.ttlSeconds ?? null}::int, ${tunnel.bandwidthMbps ?? null}::int,
+          ${tunnel.allowCidrs ?? []}::text[], ${tunnel.denyCidrs ?? []}::text[], ${tunnel.proxyProtocol ?? null}::proxy_protocol)`,
     );
     if (!admission) throw new Error('open_tunnel returned no row');
     return admission.outcome;
@@ -91,28 +92,59 @@ export class TunnelsRepository {
     });
   }
 
+  /**
+   * Changes a user's tunnel, in one statement. Its settings get the next version when one of them has changed.
+   * False when it is not theirs, not there, or at its end.
+   */
+  async update(id: string, userId: string, change: UpdateTunnelRequest): Promise<boolean | 'name_taken'> {
+    const { name, ttlSeconds } = change;
+    const settings = settingsColumns(change);
+    const assignments = [
+      ...(name === undefined ? [] : [Prisma.sql`name = ${name}::text`]),
+      ...(ttlSeconds === undefined ? [] : [Prisma.sql`expires_at = now() + make_interval(secs => ${ttlSeconds}::int)`]),
+      ...settings.map(({ column, value }) => Prisma.sql`${column} = ${value}`),
+      ...settings.slice(0, 1).map(() => Prisma.sql`settings_version = settings_version + (${differs(settings)})::int`),
+    ];
+    if (assignments.length === 0) assignments.push(Prisma.sql`name = name`);
+    try {
+      const changed = await this.database.$executeRaw`
+        UPDATE tunnels SET ${Prisma.join(assignments)}
+        WHERE id = ${id}::uuid AND user_id = ${userId}::uuid AND state <> 'closed'
+          AND (expires_at IS NULL OR expires_at > now())`;
+      return changed > 0;
+    } catch (error) {
+      if (isUniqueViolation(error)) return 'name_taken';
+      throw error;
+    }
+  }
+
   /** Closes a user's tunnel; `null` when it is not theirs, not there, or closed before. */
   async close(id: string, userId: string, reason: string): Promise<ClosedTunnel | null> {
-    const [closed] = await this.closeWhere(reason, Prisma.sql`t.id = ${id}::uuid AND t.user_id = ${userId}::uuid`);
+    const [closed] = await this.closeWhere(reason, Prisma.sql`t.id = ${id}::uuid AND t.user_id = ${userId}::uuid`, 1);
     return closed ?? null;
   }
 
   /** Closes tunnels whose time to live has ended, at most `limit`. */
   closeExpired(limit: number): Promise<ClosedTunnel[]> {
-    return this.closeWhere('expired', this.due(Prisma.sql`expires_at <= now()`, limit));
+    return this.closeWhere('expired', Prisma.sql`t.expires_at <= now()`, limit);
   }
 
   /** Closes tunnels that no client came for in time, at most `limit`. */
   closeAbandoned(limit: number): Promise<ClosedTunnel[]> {
-    return this.closeWhere('abandoned', this.due(Prisma.sql`idle_deadline <= now()`, limit));
+    return this.closeWhere('abandoned', Prisma.sql`t.idle_deadline <= now()`, limit);
   }
 
-  /** Active tunnels of servers that are lost go offline; their ports are kept for the servers' return. */
+  /**
+   * Active tunnels of servers that are lost go offline; their ports are kept for the servers' return. One that somebody
+   * is changing now is left to the next run: waiting for many rows, in any order, could wait in a circle.
+   */
   async setOfflineOnLostServers(): Promise<number> {
     return this.database.$executeRaw`
       UPDATE tunnels t SET state = 'offline', idle_deadline = now() + make_interval(secs => ${this.config.OFFLINE_TUNNEL_SECONDS})
-      FROM servers s
-      WHERE s.id = t.server_id AND t.state = 'active' AND s.state <> 'disabled' AND (s.lease_until IS NULL OR s.lease_until <= now())`;
+      WHERE t.id IN (
+        SELECT lost.id FROM tunnels lost JOIN servers s ON s.id = lost.server_id
+        WHERE lost.state = 'active' AND s.state <> 'disabled' AND (s.lease_until IS NULL OR s.lease_until <= now())
+        FOR NO KEY UPDATE OF lost SKIP LOCKED)`;
   }
 
   async countByState(): Promise<{ state: string; count: number }[]> {
@@ -123,18 +155,51 @@ export class TunnelsRepository {
     );
   }
 
-  private due(condition: Prisma.Sql, limit: number): Prisma.Sql {
-    return Prisma.sql`t.id IN (SELECT id FROM tunnels WHERE state <> 'closed' AND ${condition} LIMIT ${limit})`;
-  }
-
-  private closeWhere(reason: string, condition: Prisma.Sql): Promise<ClosedTunnel[]> {
+  private closeWhere(reason: string, condition: Prisma.Sql, limit: number): Promise<ClosedTunnel[]> {
     return this.database.rowsUnderCapacityLock(
       ClosedTunnel,
+      // servers are locked before their tunnels, as heartbeats do, so that neither waits for the other in a circle; the
+      // condition is asked again when the tunnel is locked: a client may have come, or the owner given it more time
       Prisma.sql`
+        WITH due AS MATERIALIZED (SELECT t.id, t.server_id FROM tunnels t WHERE t.state <> 'closed' AND ${condition} LIMIT ${limit}),
+          locked AS MATERIALIZED (
+            SELECT id, admin_url FROM servers WHERE id IN (SELECT server_id FROM due) ORDER BY id FOR NO KEY UPDATE)
         UPDATE tunnels t SET state = 'closed', close_reason = ${reason}, closed_at = now(), idle_deadline = NULL
-        FROM servers s
-        WHERE s.id = t.server_id AND t.state <> 'closed' AND ${condition}
+        FROM due JOIN locked s ON s.id = due.server_id
+        WHERE t.id = due.id AND t.state <> 'closed' AND ${condition}
         RETURNING t.id, t.close_reason AS reason, t.server_id AS "serverId", s.admin_url AS "adminUrl"`,
     );
   }
+}
+
+interface SettingsColumn {
+  readonly column: Prisma.Sql;
+  readonly value: Prisma.Sql;
+}
+
+/** The settings that a request names, as columns. */
+function settingsColumns(change: UpdateTunnelRequest): SettingsColumn[] {
+  const { maxConnections, bandwidthMbps, allowCidrs, denyCidrs, proxyProtocol } = change;
+  const columns: (SettingsColumn | null)[] = [
+    maxConnections === undefined
+      ? null
+      : { column: Prisma.sql`max_connections`, value: Prisma.sql`${maxConnections}::int` },
+    bandwidthMbps === undefined
+      ? null
+      : { column: Prisma.sql`bandwidth_mbps`, value: Prisma.sql`${bandwidthMbps}::int` },
+    allowCidrs === undefined ? null : { column: Prisma.sql`allow_cidrs`, value: Prisma.sql`${allowCidrs}::text[]` },
+    denyCidrs === undefined ? null : { column: Prisma.sql`deny_cidrs`, value: Prisma.sql`${denyCidrs}::text[]` },
+    proxyProtocol === undefined
+      ? null
+      : { column: Prisma.sql`proxy_protocol`, value: Prisma.sql`${proxyProtocol}::proxy_protocol` },
+  ];
+  return columns.filter((column) => column !== null);
+}
+
+/** Whether one of the columns holds something else than is to be set. */
+function differs(columns: readonly SettingsColumn[]): Prisma.Sql {
+  return Prisma.join(
+    columns.map(({ column, value }) => Prisma.sql`${column} IS DISTINCT FROM ${value}`),
+    ' OR ',
+  );
 }

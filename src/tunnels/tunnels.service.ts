@@ -4,7 +4,7 @@ import { z } from 'zod';
 
 import { CONFIG, type Config } from '../platform/config/config.js';
 import { PlatformError } from '../platform/errors/error-register.js';
-import { cutPage, idOfCursor, type Page } from '../platform/http/page.js';
+import { cutPage, keyOfCursor, type Page } from '../platform/http/page.js';
 import type { Caller } from '../platform/http/route-metadata.js';
 import { BoreServerClient } from '../servers/bore-server-client.js';
 import {
@@ -12,14 +12,26 @@ import {
   type ListTunnelsQuery,
   type OpenedTunnel,
   type OpenTunnelRequest,
+  type PlacedTunnel,
   type TunnelView,
+  type UpdateTunnelRequest,
   viewTunnel,
 } from './tunnel.js';
+import { type SettingsFields, settingsOf } from './tunnel-settings.js';
 import { newTunnelToken, TunnelKeys } from './tunnel-key.js';
 import { type AdmissionOutcome, type ClosedTunnel, TunnelsRepository } from './tunnels.repository.js';
 
 /** Capacity comes back when tunnels close or servers return: within the minute, or somebody is paged already. */
 const NO_CAPACITY_RETRY_SECONDS = 30;
+
+/** Fields of a change that a running session must hear of. */
+const SETTINGS = [
+  'maxConnections',
+  'bandwidthMbps',
+  'allowCidrs',
+  'denyCidrs',
+  'proxyProtocol',
+] as const satisfies (keyof typeof SettingsFields)[];
 
 /** Tunnels, as their owners work with them. */
 @Injectable()
@@ -31,8 +43,9 @@ export class TunnelsService {
     private readonly boreServers: BoreServerClient,
   ) {}
 
-  /** @throws PlatformError QUOTA_EXCEEDED, NO_CAPACITY, NAME_TAKEN, PORT_TAKEN, PORT_OUT_OF_RANGE, ACCOUNT_SUSPENDED */
+  /** @throws PlatformError VALIDATION_FAILED, QUOTA_EXCEEDED, NO_CAPACITY, NAME_TAKEN, PORT_TAKEN, PORT_OUT_OF_RANGE, ACCOUNT_SUSPENDED */
   async open(caller: Caller, request: OpenTunnelRequest): Promise<OpenedTunnel> {
+    this.checkBandwidth(request);
     const id = uuidv7();
     const token = newTunnelToken();
     const outcome = await this.tunnels.open(
@@ -50,15 +63,34 @@ export class TunnelsService {
 
   /** @throws PlatformError NOT_FOUND, also for a tunnel of somebody else */
   async get(caller: Caller, id: string): Promise<TunnelView> {
-    const tunnel = await this.tunnels.find(id, caller.userId);
-    if (!tunnel) throw new PlatformError('NOT_FOUND');
-    return viewTunnel(tunnel);
+    return this.view(await this.find(caller, id));
   }
 
   async list(caller: Caller, query: ListTunnelsQuery): Promise<Page<TunnelView>> {
-    const before = query.cursor === undefined ? undefined : idOfCursor(query.cursor, z.guid());
+    const before = query.cursor === undefined ? undefined : keyOfCursor(query.cursor, z.guid());
     const rows = await this.tunnels.list(caller.userId, query, before);
-    return cutPage(rows.map(viewTunnel), query.limit);
+    return cutPage(
+      rows.map((row) => this.view(row)),
+      query.limit,
+    );
+  }
+
+  /**
+   * Changes a tunnel. New settings reach a running session before this returns, when its bore-server can be reached,
+   * and with the answer to its next heartbeat when not.
+   * @throws PlatformError VALIDATION_FAILED, NAME_TAKEN, TUNNEL_CLOSED, NOT_FOUND (also for a tunnel of somebody else)
+   */
+  async update(caller: Caller, id: string, change: UpdateTunnelRequest): Promise<TunnelView> {
+    this.checkBandwidth(change);
+    const updated = await this.tunnels.update(id, caller.userId, change);
+    if (updated === 'name_taken') throw new PlatformError('NAME_TAKEN');
+    const tunnel = await this.find(caller, id);
+    if (!updated) throw new PlatformError('TUNNEL_CLOSED');
+    if (SETTINGS.some((name) => change[name] !== undefined)) {
+      const settings = settingsOf(tunnel, this.config.MAX_BANDWIDTH_PER_TUNNEL);
+      await this.boreServers.updateTunnel({ id: tunnel.serverId, adminUrl: tunnel.server.adminUrl }, id, settings);
+    }
+    return this.view(tunnel);
   }
 
   /**
@@ -76,6 +108,26 @@ export class TunnelsService {
     const closed = [...(await this.tunnels.closeExpired(limit)), ...(await this.tunnels.closeAbandoned(limit))];
     await this.endOnWire(closed);
     return closed.length;
+  }
+
+  /** @throws PlatformError NOT_FOUND, also for a tunnel of somebody else */
+  private async find(caller: Caller, id: string): Promise<PlacedTunnel> {
+    const tunnel = await this.tunnels.find(id, caller.userId);
+    if (!tunnel) throw new PlatformError('NOT_FOUND');
+    return tunnel;
+  }
+
+  private view(tunnel: PlacedTunnel): TunnelView {
+    return viewTunnel(tunnel, this.config.MAX_BANDWIDTH_PER_TUNNEL);
+  }
+
+  /** @throws PlatformError VALIDATION_FAILED */
+  private checkBandwidth({ bandwidthMbps }: { bandwidthMbps?: number | null | undefined }): void {
+    const max = this.config.MAX_BANDWIDTH_PER_TUNNEL;
+    if (bandwidthMbps == null || bandwidthMbps <= max) return;
+    throw new PlatformError('VALIDATION_FAILED', {
+      errors: [{ path: 'bandwidthMbps', message: `must be at most ${max}, the limit of each tunnel here` }],
+    });
   }
 
   private async endOnWire(tunnels: readonly ClosedTunnel[]): Promise<void> {

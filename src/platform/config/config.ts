@@ -89,7 +89,7 @@ const Environment = z.object({
 
   /** Limit of a bore-server that names none. */
   MAX_TUNNELS_PER_SERVER: int(1, 65_535).default(100),
-  /** Mbit/s of a bore-server that names none, divided by its tunnels. */
+  /** Mbit/s, the limit of each tunnel; times its tunnels, what placement expects of a bore-server that names none. */
   MAX_BANDWIDTH_PER_TUNNEL: int(1, 1_000_000).default(100),
   /** Tunnels open at once over all servers; not set: what the online servers can carry. */
   TOTAL_SYSTEM_CAPACITY: int(1, 10_000_000).optional(),
@@ -110,6 +110,10 @@ const Environment = z.object({
   SERVER_LEASE_SECONDS: int(1, 600).default(15),
   /** How often leases, deadlines and times to live are looked at: how late their end may come. */
   HOUSEKEEPING_INTERVAL_MS: int(50, 60_000).default(5000),
+  /** How long visitors' connections can be looked up. */
+  CONNECTION_RETENTION_DAYS: int(1, 3_650).default(30),
+  /** How long hourly usage can be looked up: more than a year, so that a year can be compared with the one before. */
+  USAGE_RETENTION_DAYS: int(1, 3_650).default(400),
   /** How long to go on serving after `/health/ready` said no: longer than the load balancer's check interval. */
   SHUTDOWN_DRAIN_SECONDS: int(0, 300).default(0),
 

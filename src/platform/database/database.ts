@@ -60,15 +60,18 @@ export class Database extends PrismaClient implements OnApplicationShutdown {
   }
 }
 
-/** Whether an error says that a unique index refused a row. */
-export function isUniqueViolation(error: unknown): boolean {
-  return error instanceof Prisma.PrismaClientKnownRequestError && error.code === 'P2002';
-}
-
 /** How the driver adapter describes what PostgreSQL or the socket said, inside Prisma's errors. */
 const DriverFailure = z.object({
   driverAdapterError: z.object({ cause: z.object({ kind: z.string(), originalCode: z.string().optional() }) }),
 });
+
+/** Whether an error says that a unique index refused a row. */
+export function isUniqueViolation(error: unknown): boolean {
+  if (!(error instanceof Prisma.PrismaClientKnownRequestError)) return false;
+  // Prisma has a code of its own for it, except in raw statements
+  const failure = DriverFailure.safeParse(error.meta);
+  return error.code === 'P2002' || failure.data?.driverAdapterError.cause.kind === 'UniqueConstraintViolation';
+}
 
 const UNAVAILABLE_KINDS = new Set(['DatabaseNotReachable', 'ConnectionClosed', 'SocketTimeout', 'TooManyConnections']);
 

@@ -21,6 +21,7 @@ export const ERROR_REGISTER = {
   PORT_TAKEN: { status: 409, title: 'The port is taken' },
   SERVER_EXISTS: { status: 409, title: 'A bore-server of this id exists' },
   SERVER_SUPERSEDED: { status: 409, title: 'Another process has registered under this server id' },
+  TUNNEL_CLOSED: { status: 409, title: 'The tunnel is closed' },
   PAYLOAD_TOO_LARGE: { status: 413, title: 'The request body is too large' },
   UNSUPPORTED_MEDIA_TYPE: { status: 415, title: 'The request body must be application/json' },
   PORT_OUT_OF_RANGE: { status: 422, title: 'No online server offers this port' },

@@ -12,8 +12,11 @@ import { sendProblem } from './problem.filter.js';
 
 /** The largest request of the public API is well below 1 KiB. */
 const BODY_BYTES_MAX = 64 * 1024;
-/** A heartbeat of a bore-server with a session on every port: 65,535 × 130 bytes. */
-const INTERNAL_BODY_BYTES_MAX = 9 * 1024 * 1024;
+/**
+ * A heartbeat of a bore-server with a session on every port and usage of each: 65,535 × (145 + 125) bytes, 2,000 records
+ * of connections, 350 bytes each, and room for sessions that have ended.
+ */
+const INTERNAL_BODY_BYTES_MAX = 24 * 1024 * 1024;
 /** A whole request must have arrived in this time, its headers in half of it: slow senders hold sockets. */
 const REQUEST_TIMEOUT_MS = 10_000;
 const HEADERS_TIMEOUT_MS = 5_000;

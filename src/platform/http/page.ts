@@ -22,19 +22,23 @@ export interface Page<T> {
 export const pageOf = <T extends z.ZodType>(item: T) =>
   z.object({ items: z.array(item), nextCursor: z.string().nullable() });
 
-/** Cuts `limit + 1` rows, ordered by id descending, into a page. */
-export function cutPage<T extends { id: string }>(rows: T[], limit: number): Page<T> {
+/** Cuts `limit + 1` rows into a page. `keyOf`: where in the list's order a row stands; its id when left out. */
+export function cutPage<T extends { id: string }>(
+  rows: T[],
+  limit: number,
+  keyOf: (row: T) => string = ({ id }) => id,
+): Page<T> {
   const items = rows.slice(0, limit);
   const last = items.at(-1);
-  return { items, nextCursor: rows.length > limit && last ? Buffer.from(last.id).toString('base64url') : null };
+  return { items, nextCursor: rows.length > limit && last ? Buffer.from(keyOf(last)).toString('base64url') : null };
 }
 
 /**
- * The id behind a cursor.
+ * The place in a list behind a cursor.
  * @throws PlatformError VALIDATION_FAILED when it is none of ours.
  */
-export function idOfCursor(cursor: string, id: z.ZodType<string>): string {
-  const parsed = id.safeParse(Buffer.from(cursor, 'base64url').toString());
+export function keyOfCursor<T>(cursor: string, key: z.ZodType<T>): T {
+  const parsed = key.safeParse(Buffer.from(cursor, 'base64url').toString());
   if (!parsed.success) {
     throw new PlatformError('VALIDATION_FAILED', {
       errors: [{ path: 'cursor', message: 'is not a cursor of this list' }],

@@ -1,6 +1,5 @@
+/** Values sealed at rest: tunnel keys in the database, and the state file of a bore-server. */
 import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:crypto';
-
-import type { Secret } from '../config/config.js';
 
 /** Layout of a sealed value: version (1 byte) | key id (4) | nonce (12) | tag (16) | ciphertext. */
 const VERSION = 1;
@@ -23,9 +22,10 @@ export class SealError extends Error {
 export class Sealer {
   readonly #keys: readonly SealingKey[];
 
-  constructor(secrets: readonly Secret[], purpose: string) {
+  /** @param purpose what is sealed: the same secret gives another key for another purpose */
+  constructor(secrets: readonly string[], purpose: string) {
     this.#keys = secrets.map((secret) => {
-      const bytes = Buffer.from(hkdfSync('sha256', secret.reveal(), '', `bore-platform ${purpose}`, KEY_ID_BYTES + 32));
+      const bytes = Buffer.from(hkdfSync('sha256', secret, '', `bore-platform ${purpose}`, KEY_ID_BYTES + 32));
       return { id: bytes.subarray(0, KEY_ID_BYTES), key: bytes.subarray(KEY_ID_BYTES) };
     });
   }

@@ -1,0 +1,87 @@
+import { z } from 'zod';
+
+import { randomUuid, verifyAnswer } from '../protocol/challenge.js';
+import { Grant } from '../protocol/plane-api.js';
+import { type TunnelSettings } from '../protocol/tunnel-settings.js';
+
+/** A grant, and until when it is good without the control plane. */
+export const KeptGrant = z.object({ grant: Grant, goodUntil: z.number() });
+export type KeptGrant = z.infer<typeof KeptGrant>;
+
+/**
+ * Grants that the control plane has given, for the time when it is not there (G2): a client that was authorised, or was
+ * connected, not longer ago than the time to live may come back.
+ *
+ * At most one for each public port: the newest.
+ */
+export class Grants {
+  private readonly byPort = new Map<number, KeptGrant>();
+
+  /** @param onChange called when what should be kept on disk has changed */
+  constructor(
+    kept: readonly KeptGrant[],
+    private readonly ttlMs: number,
+    private readonly onChange: () => void,
+  ) {
+    for (const entry of kept) this.byPort.set(entry.grant.port, entry);
+  }
+
+  /** What is good now. */
+  kept(now = Date.now()): KeptGrant[] {
+    return [...this.byPort.values()].filter(({ goodUntil }) => goodUntil > now);
+  }
+
+  /** The control plane has given a grant. */
+  put(grant: Grant, now = Date.now()): void {
+    this.byPort.set(grant.port, { grant, goodUntil: now + this.ttlMs });
+    this.onChange();
+  }
+
+  /** The control plane agrees that these tunnels are carried here. */
+  confirm(tunnelIds: ReadonlySet<string>, now = Date.now()): void {
+    for (const entry of this.byPort.values()) {
+      if (tunnelIds.has(entry.grant.tunnelId)) entry.goodUntil = now + this.ttlMs;
+      else if (entry.goodUntil <= now) this.byPort.delete(entry.grant.port);
+    }
+    this.onChange();
+  }
+
+  updateSettings(tunnelId: string, settings: TunnelSettings): void {
+    const entry = this.find(tunnelId);
+    if (!entry || entry.grant.settings.version > settings.version) return;
+    entry.grant = { ...entry.grant, settings };
+    this.onChange();
+  }
+
+  /** The tunnel was closed. */
+  forget(tunnelId: string): void {
+    const entry = this.find(tunnelId);
+    if (!entry) return;
+    this.byPort.delete(entry.grant.port);
+    this.onChange();
+  }
+
+  /**
+   * Authorises a client without the control plane: a new session of a tunnel whose grant is still good. `undefined` when
+   * no such tunnel answers to the port and the secret.
+   */
+  authorize(
+    { port, challenge, tag }: { port: number; challenge: string; tag: string },
+    now = Date.now(),
+  ): Grant | undefined {
+    const entry = this.kept(now).find(
+      ({ grant }) =>
+        (port === 0 || grant.port === port) &&
+        (grant.expiresAt === null || Date.parse(grant.expiresAt) > now) &&
+        verifyAnswer(Buffer.from(grant.key, 'hex'), challenge, tag),
+    );
+    if (!entry) return undefined;
+    entry.grant = { ...entry.grant, sessionId: randomUuid(), epoch: entry.grant.epoch + 1 };
+    this.onChange();
+    return entry.grant;
+  }
+
+  private find(tunnelId: string): KeptGrant | undefined {
+    return [...this.byPort.values()].find(({ grant }) => grant.tunnelId === tunnelId);
+  }
+}

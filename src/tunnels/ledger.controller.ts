@@ -1,0 +1,37 @@
+import { Controller, Get, Param, Query } from '@nestjs/common';
+import { ApiBearerAuth, ApiTags } from '@nestjs/swagger';
+import { z } from 'zod';
+
+import { Answers } from '../platform/http/answers.decorator.js';
+import { type Page, pageOf } from '../platform/http/page.js';
+import { type Caller, CurrentCaller } from '../platform/http/route-metadata.js';
+import { ConnectionView, ListConnectionsQuery } from './connection.js';
+import { LedgerService } from './ledger.service.js';
+import { UsageQuery, UsageView } from './usage.js';
+
+@ApiTags('tunnels')
+@ApiBearerAuth()
+@Controller('tunnels/:id')
+export class LedgerController {
+  constructor(private readonly ledger: LedgerService) {}
+
+  @Get('connections')
+  @Answers(200, pageOf(ConnectionView), 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'NOT_FOUND')
+  connections(
+    @CurrentCaller() caller: Caller,
+    @Param('id', { schema: z.guid() }) id: string,
+    @Query({ schema: ListConnectionsQuery }) query: ListConnectionsQuery,
+  ): Promise<Page<ConnectionView>> {
+    return this.ledger.connections(caller, id, query);
+  }
+
+  @Get('usage')
+  @Answers(200, UsageView, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'NOT_FOUND')
+  usage(
+    @CurrentCaller() caller: Caller,
+    @Param('id', { schema: z.guid() }) id: string,
+    @Query({ schema: UsageQuery }) query: UsageQuery,
+  ): Promise<UsageView> {
+    return this.ledger.usage(caller, id, query);
+  }
+}
