@@ -3,30 +3,43 @@ import http from 'node:http';
 
 import { answerChallenge, keyOfSecret, randomUuid } from '../../src/protocol/challenge.js';
 import { INTERNAL_KEY_HEADER, type RegisterRequest, type SessionRef } from '../../src/protocol/plane-api.js';
+import { type Report } from '../../src/protocol/reports.js';
+import { TunnelSettings } from '../../src/protocol/tunnel-settings.js';
 import { type Answer, Api } from '../harness/api.js';
+
+interface Beat {
+  readonly sessions?: readonly SessionRef[];
+  readonly ended?: readonly SessionRef[];
+  readonly report?: Report;
+  readonly sequence?: number;
+  readonly draining?: boolean;
+  /** The backend that is asked; default: the one of the constructor. */
+  readonly url?: string;
+}
 
 /** A bore-server as the control plane sees one: it speaks the plane API both ways, and carries no bytes. */
 export class PlaneClient {
   readonly instanceId = randomUuid();
-  private readonly api: Api;
-  /** Bodies of the calls that backends made to its admin surface, by path. */
+  /** Calls that backends made to its admin surface. */
   readonly calls: { path: string; key: unknown; body: string }[] = [];
+  /** Settings that it works with, by tunnel: from authorize, orders and heartbeats, the newest that it heard of. */
+  readonly settings = new Map<string, TunnelSettings>();
+  /** Answers calls to its admin surface with 503, as if it could not be reached. */
+  unreachable = false;
   private readonly admin = http.createServer((request, response) => void this.onCall(request, response));
   private sequence = 0;
 
   constructor(
-    url: string,
-    internalKey: string,
+    private readonly url: string,
+    private readonly internalKey: string,
     readonly serverId: string,
     private readonly ports: { min: number; max: number },
-  ) {
-    this.api = new Api(url, { [INTERNAL_KEY_HEADER]: internalKey });
-  }
+  ) {}
 
   async register(more: Partial<RegisterRequest> = {}): Promise<Answer> {
     if (!this.admin.listening) await once(this.admin.listen(0, '127.0.0.1'), 'listening');
     const address = this.admin.address();
-    return this.api.post('/api/v1/internal/servers/register', {
+    return this.api().post('/api/v1/internal/servers/register', {
       serverId: this.serverId,
       instanceId: this.instanceId,
       host: '127.0.0.1',
@@ -37,25 +50,38 @@ export class PlaneClient {
     });
   }
 
+  /** A heartbeat that says which sessions are carried and ended. */
   heartbeat(
     sessions: readonly SessionRef[] = [],
     ended: readonly SessionRef[] = [],
-    sequence = ++this.sequence,
+    sequence?: number,
   ): Promise<Answer> {
-    return this.api.post(`/api/v1/internal/servers/${this.serverId}/heartbeat`, {
+    return this.beat({ sessions, ended, ...(sequence !== undefined && { sequence }) });
+  }
+
+  async beat({ sessions = [], ended = [], report, sequence, draining = false, url }: Beat = {}): Promise<Answer> {
+    const answer = await this.api(url).post(`/api/v1/internal/servers/${this.serverId}/heartbeat`, {
       instanceId: this.instanceId,
-      sequence,
-      draining: false,
+      sequence: sequence ?? ++this.sequence,
+      draining,
       load: { connections: 0, bandwidthMbps: 0 },
-      sessions,
-      ended: ended.map((ref) => ({ ...ref, reason: 'client_closed' })),
+      sessions: sessions.map(({ tunnelId, sessionId, epoch }) => ({
+        tunnelId,
+        sessionId,
+        epoch,
+        settings: this.settings.get(tunnelId)?.version ?? 0,
+      })),
+      ended: ended.map(({ tunnelId, sessionId, epoch }) => ({ tunnelId, sessionId, epoch, reason: 'client_closed' })),
+      ...(report && { report }),
     });
+    for (const { tunnelId, settings } of answer.body?.update ?? []) this.learn(tunnelId, settings);
+    return answer;
   }
 
   /** A client that knows `token` says Hello(port). */
-  authorize(token: string, port: number): Promise<Answer> {
+  async authorize(token: string, port: number): Promise<Answer> {
     const challenge = randomUuid();
-    return this.api.post('/api/v1/internal/tunnels/authorize', {
+    const answer = await this.api().post('/api/v1/internal/tunnels/authorize', {
       serverId: this.serverId,
       instanceId: this.instanceId,
       port,
@@ -64,6 +90,8 @@ export class PlaneClient {
       sessionId: randomUuid(),
       clientAddress: '127.0.0.1',
     });
+    if (answer.status === 200) this.learn(answer.body.tunnelId, answer.body.settings);
+    return answer;
   }
 
   close(): void {
@@ -71,10 +99,27 @@ export class PlaneClient {
     this.admin.closeAllConnections();
   }
 
+  private api(url = this.url): Api {
+    return new Api(url, { [INTERNAL_KEY_HEADER]: this.internalKey });
+  }
+
+  private learn(tunnelId: string, body: unknown): void {
+    const settings = TunnelSettings.parse(body);
+    if (settings.version >= (this.settings.get(tunnelId)?.version ?? 0)) this.settings.set(tunnelId, settings);
+  }
+
   private async onCall(request: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
     let body = '';
     for await (const chunk of request.setEncoding('utf8')) body += String(chunk);
-    this.calls.push({ path: request.url ?? '', key: request.headers[INTERNAL_KEY_HEADER], body });
-    response.setHeader('content-type', 'application/json').end('{"closed":true}');
+    const path = request.url ?? '';
+    this.calls.push({ path, key: request.headers[INTERNAL_KEY_HEADER], body });
+    response.setHeader('content-type', 'application/json');
+    if (this.unreachable) {
+      response.writeHead(503).end('{}');
+      return;
+    }
+    const [, tunnelId, order] = /^\/tunnels\/([^/]+)\/(settings|close)$/.exec(path) ?? [];
+    if (tunnelId !== undefined && order === 'settings') this.learn(tunnelId, JSON.parse(body));
+    response.end(order === 'settings' ? '{"updated":true}' : '{"closed":true}');
   }
 }

@@ -260,7 +260,12 @@ describe('client sessions', () => {
     await server.heartbeat([], [newer]);
     expect(await stateOf(user, id)).toBe('offline');
     // a heartbeat written before that end, arriving after it
-    expect((await server.heartbeat([newer], [], 1)).body).toEqual({ drain: false, close: [] });
+    expect((await server.heartbeat([newer], [], 1)).body).toEqual({
+      drain: false,
+      close: [],
+      update: [],
+      reported: null,
+    });
     expect(await stateOf(user, id)).toBe('offline');
     await closeAll(user);
   });

@@ -19,6 +19,11 @@ export class Api {
     return new Api(this.url, { ...this.headers, authorization: `Bearer ${token}` });
   }
 
+  /** The same caller, at another backend. */
+  at(url: string): Api {
+    return new Api(url, this.headers);
+  }
+
   get(path: string): Promise<Answer> {
     return this.send('GET', path);
   }
@@ -30,6 +35,10 @@ export class Api {
   post(path: string, body: unknown): Promise<Answer> {
     if (body === undefined) return this.send('POST', path);
     return this.send('POST', path, JSON.stringify(body), { 'content-type': 'application/json' });
+  }
+
+  patch(path: string, body: unknown): Promise<Answer> {
+    return this.send('PATCH', path, JSON.stringify(body), { 'content-type': 'application/json' });
   }
 
   async send(method: string, path: string, body?: string, headers: Record<string, string> = {}): Promise<Answer> {

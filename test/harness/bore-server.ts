@@ -1,4 +1,8 @@
+import { mkdtemp } from 'node:fs/promises';
+import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+
+import { inject } from 'vitest';
 
 import { type Backend, SECRETS } from './backend.js';
 import { RunningProcess } from './running-process.js';
@@ -14,6 +18,10 @@ interface BoreServerOptions {
   /** Stock clients know 7835 only; give every server an address of its own then. Default: a free port. */
   readonly controlPort?: number;
   readonly address?: string;
+  /** Where it keeps its state; default: a new folder, which the run removes at its end. */
+  readonly dataDir?: string;
+  /** Whether to wait until the backend knows it; default: yes. */
+  readonly register?: boolean;
   readonly env?: NodeJS.ProcessEnv;
 }
 
@@ -35,6 +43,11 @@ export async function startBoreServer(options: BoreServerOptions): Promise<BoreS
     BORE_ADMIN_BIND_ADDR: address,
     BORE_CONTROL_PORT: String(controlPort),
     BORE_ADMIN_PORT: '0',
+    BORE_DATA_DIR: options.dataDir ?? (await newDataDir()),
+    // one address stands for all clients of the world
+    BORE_FAILURES_BEFORE_BAN: '100000',
+    BORE_CONNECTIONS_PER_SECOND_PER_SOURCE: '100000',
+    BORE_DRAIN_SECONDS: '1',
     ...(secret !== undefined && { BORE_SECRET: secret }),
     ...(backend && {
       BORE_BACKEND_URL: backend.url,
@@ -48,6 +61,11 @@ export async function startBoreServer(options: BoreServerOptions): Promise<BoreS
   server.address = address;
   server.controlPort = Number(control);
   server.adminUrl = `http://${address}:${admin}`;
-  if (backend) await server.waitFor('"msg":"registered"');
+  if (backend && options.register !== false) await server.waitFor('"msg":"registered"');
   return server;
+}
+
+/** A folder for the state of one bore-server. */
+export function newDataDir(): Promise<string> {
+  return mkdtemp(path.join(inject('scratch'), 'bore-server-'));
 }

@@ -13,9 +13,9 @@ export default class CountReporter implements Reporter {
   onTestRunEnd(modules: readonly TestModule[], unhandledErrors: readonly unknown[]): void {
     const tests = modules.flatMap((module) => [...module.children.allTests()]);
     const count = (state: string): number => tests.filter((test) => test.result().state === state).length;
-    // a file that could not be loaded has no tests, and is not a success
+    // a file that could not be loaded, or whose preparation failed, has no failed test, and is not a success
     const broken = modules.filter(
-      (module) => module.state() === 'failed' && [...module.children.allTests()].length === 0,
+      (module) => module.state() === 'failed' && [...module.children.allTests('failed')].length === 0,
     );
     const nothing = modules.length === 0 ? 1 : 0;
     const failed = count('failed') + count('pending') + broken.length + unhandledErrors.length + nothing;

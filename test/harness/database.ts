@@ -34,6 +34,8 @@ export async function createDatabase({ migrated = true } = {}): Promise<TestData
   );
   const address = { ...server, database };
   const pool = new pg.Pool({ ...address, max: 4 });
+  // a connection that says goodbye may still be there when the database is dropped with FORCE
+  pool.on('error', () => undefined);
   return {
     address,
     query: async (sql, values) => (await pool.query<Row>(sql, values)).rows,

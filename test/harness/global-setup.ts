@@ -14,6 +14,8 @@ import { findUpstreamBore, type UpstreamBore } from './upstream-bore.js';
 declare module 'vitest' {
   interface ProvidedContext {
     postgres: DatabaseAddress;
+    /** A folder that is removed at the end of the run. */
+    scratch: string;
     upstreamBore: UpstreamBore;
   }
 }
@@ -38,6 +40,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   });
   await createTemplate(address, migrateUp);
   project.provide('postgres', address);
+  project.provide('scratch', folder);
   project.provide('upstreamBore', await findUpstreamBore());
   return async () => {
     await postgres.stop();

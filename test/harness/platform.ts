@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 
 import { Api } from './api.js';
 import { type Backend, startBackend } from './backend.js';
-import { type BoreServerProcess, startBoreServer } from './bore-server.js';
+import { type BoreServerProcess, newDataDir, startBoreServer } from './bore-server.js';
 import { createDatabase, type TestDatabase } from './database.js';
 
 const PASSWORD = 'correct horse battery';
@@ -22,6 +22,8 @@ interface PlatformOptions {
   readonly ports: { readonly min: number; readonly max: number };
   readonly env?: NodeJS.ProcessEnv;
   readonly serverEnv?: NodeJS.ProcessEnv;
+  /** Default: one of its own on the PostgreSQL of the run. */
+  readonly database?: TestDatabase;
 }
 
 /** One backend and one bore-server on a database of their own. */
@@ -30,14 +32,21 @@ export class Platform {
     readonly database: TestDatabase,
     public backend: Backend,
     public server: BoreServerProcess,
-    private readonly options: PlatformOptions,
+    private readonly options: PlatformOptions & { readonly dataDir: string },
   ) {}
 
   static async start(options: PlatformOptions): Promise<Platform> {
-    const database = await createDatabase();
+    const database = options.database ?? (await createDatabase());
+    const dataDir = await newDataDir();
     const backend = await startBackend({ database, env: { ...ENV, ...options.env } });
-    const server = await startBoreServer({ ...options, backend, ...(options.serverEnv && { env: options.serverEnv }) });
-    return new Platform(database, backend, server, options);
+    const env = { env: options.serverEnv ?? {} };
+    const server = await startBoreServer({ ...options, ...env, backend, dataDir });
+    return new Platform(database, backend, server, { ...options, dataDir });
+  }
+
+  /** Where the bore-server keeps its state. */
+  get dataDir(): string {
+    return this.options.dataDir;
   }
 
   /** A new account. */
@@ -74,10 +83,14 @@ export class Platform {
     this.backend = await startBackend({ database: this.database, env: { ...ENV, ...this.options.env, PORT } });
   }
 
-  /** Another bore-server process under the same id and ports. */
-  async startServerAgain(): Promise<void> {
+  /**
+   * Another bore-server process under the same id and ports, on the state that the one before has left.
+   * @param register whether to wait until the control plane knows it
+   */
+  async startServerAgain({ register = true } = {}): Promise<void> {
     const { options, backend } = this;
-    this.server = await startBoreServer({ ...options, backend, ...(options.serverEnv && { env: options.serverEnv }) });
+    const env = { env: options.serverEnv ?? {} };
+    this.server = await startBoreServer({ ...options, ...env, backend, register });
   }
 
   async stop(): Promise<void> {

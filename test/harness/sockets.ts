@@ -10,9 +10,12 @@ export interface SocketEnd {
   readonly how: 'finished' | 'reset';
 }
 
-/** Connects; the socket stays open for writing when the peer finishes. Errors are kept for {@link readAll}. */
-export async function connect(address: string, port: number): Promise<Socket> {
-  const socket = net.connect({ host: address, port, allowHalfOpen: true });
+/**
+ * Connects; the socket stays open for writing when the peer finishes. Errors are kept for {@link readAll}.
+ * @param from source address on the loopback network
+ */
+export async function connect(address: string, port: number, from = '127.0.0.1'): Promise<Socket> {
+  const socket = net.connect({ host: address, port, localAddress: from, allowHalfOpen: true });
   await once(socket, 'connect');
   socket.on('error', () => undefined);
   return socket;
@@ -35,6 +38,8 @@ export async function isRefused(address: string, port: number): Promise<boolean>
 /** Everything the peer sends until it finishes or breaks. */
 export async function readAll(socket: Socket): Promise<SocketEnd> {
   const chunks: Buffer[] = [];
+  // reset before anybody listened
+  if (socket.destroyed) return { bytes: Buffer.alloc(0), how: 'reset' };
   socket.setTimeout(SILENCE_MS, () => socket.destroy(new Error('silent')));
   socket.on('data', (chunk: Buffer) => chunks.push(chunk)).resume();
   const how = await new Promise<SocketEnd['how']>((resolve, reject) => {

@@ -10,9 +10,6 @@ import {
   type ServerMessage,
 } from '../../src/protocol/messages.js';
 
-/** Until the server has said what a test waits for; it never needs that long. */
-const ANSWER_TIMEOUT_MS = 15_000;
-
 /** Where a bore-server takes clients. */
 export interface ControlAddress {
   readonly address: string;
@@ -23,13 +20,17 @@ export interface ControlAddress {
 export class WireClient {
   private readonly reader = new FrameReader();
   private end: 'open' | 'finished' | 'reset' = 'open';
+  /** Called when something has happened. */
+  private readonly waiting = new Set<() => void>();
 
   private constructor(readonly socket: Socket) {
-    socket.on('data', (chunk: Buffer) => this.reader.push(chunk));
-    socket.on('end', () => (this.end = 'finished'));
-    socket.on('error', () => (this.end = 'reset'));
-    // every `next` under way listens for itself
-    socket.setMaxListeners(50);
+    socket.on('data', (chunk: Buffer) => {
+      this.reader.push(chunk);
+      this.wake();
+    });
+    socket.on('end', () => this.finish('finished'));
+    socket.on('error', () => this.finish('reset'));
+    socket.on('close', () => this.finish('reset'));
   }
 
   /** @param from source address, when it matters */
@@ -51,16 +52,11 @@ export class WireClient {
 
   /** The server's next message. Fails when the connection ends first. */
   async next(): Promise<ServerMessage> {
-    const signal = AbortSignal.timeout(ANSWER_TIMEOUT_MS);
     for (;;) {
       const frame = this.reader.next();
       if (frame !== undefined) return parseServerMessage(frame);
       if (this.end !== 'open') throw new Error(`connection ${this.end} without another message`);
-      await Promise.race([
-        once(this.socket, 'data', { signal }),
-        once(this.socket, 'end', { signal }),
-        once(this.socket, 'close', { signal }),
-      ]);
+      await this.something();
     }
   }
 
@@ -74,12 +70,7 @@ export class WireClient {
 
   /** Resolves when the server has ended the connection, with how. */
   async closed(): Promise<'finished' | 'reset'> {
-    const signal = AbortSignal.timeout(ANSWER_TIMEOUT_MS);
-    while (this.end === 'open')
-      await Promise.race([
-        once(this.socket, 'end', { signal }),
-        once(this.socket, 'close', { signal }).catch(() => undefined),
-      ]);
+    while (this.end === 'open') await this.something();
     return this.end;
   }
 
@@ -90,6 +81,21 @@ export class WireClient {
     const rest = this.reader.rest();
     if (rest.length > 0) this.socket.unshift(rest);
     return this.socket;
+  }
+
+  private finish(how: 'finished' | 'reset'): void {
+    if (this.end === 'open') this.end = how;
+    this.wake();
+  }
+
+  private wake(): void {
+    for (const resolve of this.waiting) resolve();
+    this.waiting.clear();
+  }
+
+  /** A carrying client waits for as long as its test runs; a test ends by its own time limit. */
+  private something(): Promise<void> {
+    return new Promise((resolve) => this.waiting.add(resolve));
   }
 }
 

@@ -221,11 +221,11 @@ describe('a tunnel that is deleted', () => {
   it('is closed by the next heartbeat when the bore-server could not be asked', async () => {
     const tunnel = await open();
     const client = await CarryingClient.start(platform.server, tunnel.token, tunnel.port, () => undefined);
-    await platform.database.query(`UPDATE servers SET admin_url = 'http://127.0.0.1:9'`);
+    await platform.database.query(`UPDATE servers SET admin_url = 'http://127.0.0.1:19999'`);
     try {
       expect((await user.delete(`/api/v1/tunnels/${tunnel.id}`)).status).toBe(204);
       expect(await client.over).toBe('tunnel closed: deleted');
-      expect(platform.backend.output()).toContain('bore-server could not be asked to close a tunnel');
+      expect(platform.backend.output()).toMatch(/bore-server could not be/);
     } finally {
       await platform.database.query(`UPDATE servers SET admin_url = $1`, [platform.server.adminUrl]);
     }

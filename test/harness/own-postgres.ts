@@ -1,0 +1,67 @@
+import { chmod, mkdtemp } from 'node:fs/promises';
+import path from 'node:path';
+
+import pg from 'pg';
+import { inject } from 'vitest';
+
+import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/local/embedded-postgres.js';
+import { freePort } from '../../src/local/free-port.js';
+import { BINARIES_HOME } from '../../src/local/state-folders.js';
+import { type DatabaseAddress, migrateUp } from '../../src/platform/database/migrations.js';
+import type { TestDatabase } from './database.js';
+
+/** A PostgreSQL of a suite's own, for suites that kill it. */
+export class OwnPostgres implements TestDatabase {
+  private pool: pg.Pool | undefined;
+
+  private constructor(
+    readonly address: DatabaseAddress,
+    private readonly dataDir: string,
+    private running: EmbeddedPostgres,
+  ) {}
+
+  static async start(): Promise<OwnPostgres> {
+    const address = {
+      host: '127.0.0.1',
+      port: await freePort(),
+      database: 'postgres',
+      user: 'postgres',
+      password: 'own',
+    };
+    const folder = await mkdtemp(path.join(inject('scratch'), 'postgres-'));
+    // as root, PostgreSQL runs as another user
+    await chmod(folder, 0o755);
+    const dataDir = path.join(folder, 'data');
+    const own = new OwnPostgres(address, dataDir, await startOn(address, dataDir));
+    await migrateUp(address);
+    return own;
+  }
+
+  async query(sql: string, values?: unknown[]): ReturnType<TestDatabase['query']> {
+    this.pool ??= new pg.Pool({ ...this.address, max: 4 }).on('error', () => undefined);
+    return (await this.pool.query(sql, values)).rows;
+  }
+
+  /** kill -9: of the postmaster; its children notice, and end. */
+  async kill9(): Promise<void> {
+    await this.pool?.end();
+    this.pool = undefined;
+    const { process: child } = this.running;
+    const gone = new Promise((resolve) => child.once('exit', resolve));
+    child.kill('SIGKILL');
+    await gone;
+  }
+
+  async startAgain(): Promise<void> {
+    this.running = await startOn(this.address, this.dataDir);
+  }
+
+  async drop(): Promise<void> {
+    await this.pool?.end();
+    await this.running.stop();
+  }
+}
+
+function startOn(address: DatabaseAddress, dataDir: string): Promise<EmbeddedPostgres> {
+  return startEmbeddedPostgres({ ...address, dataDir, binariesHome: BINARIES_HOME });
+}
