@@ -144,7 +144,8 @@ export class CarryingClient {
       for (;;) {
         const message = await client.next();
         if (message.kind === 'error') return message.text;
-        if (message.kind === 'connection') onStream(await accept(server, secret, message.id));
+        // all at once, as other clients do it; one that cannot be fetched has left meanwhile
+        if (message.kind === 'connection') accept(server, secret, message.id).then(onStream, () => undefined);
       }
     };
     return new CarryingClient(
