@@ -2,11 +2,10 @@ import { once } from 'node:events';
 import type { Socket } from 'node:net';
 
 import { tellingEnds } from '../../harness/exact-ends.js';
+import { isText, textAt } from '../../harness/known-text.js';
 import { until } from '../../harness/until.js';
 
 const PIECE_BYTES = 64 * 1024;
-/** What both sides say, over and over; its length divides no buffer, so that a lost or doubled one shows. */
-const PATTERN = Buffer.from(Array.from({ length: 99_991 }, (_, i) => (i * 7 + (i >> 8)) & 0xff));
 /** Nothing was taken for so long: all buffers on the way are full. */
 const STALLED_MS = 250;
 
@@ -42,8 +41,7 @@ export class Witness {
     this.sending = this.sending.then(async () => {
       const goal = this.sent + bytes;
       while (this.sent < goal && this.socket.writable) {
-        const at = this.sent % PATTERN.length;
-        const piece = PATTERN.subarray(at, at + Math.min(PIECE_BYTES, goal - this.sent));
+        const piece = textAt(this.sent, Math.min(PIECE_BYTES, goal - this.sent));
         await new Promise<void>((resolve) => {
           this.socket.write(piece, (error) => {
             if (!error) this.sent += piece.length;
@@ -69,7 +67,7 @@ export class Witness {
 
   /** RST, now; with `bytes` right before it, so that they arrive together. */
   reset(bytes = 0): void {
-    if (bytes > 0) this.socket.write(PATTERN.subarray(this.sent % PATTERN.length).subarray(0, bytes));
+    if (bytes > 0) this.socket.write(textAt(this.sent, bytes));
     this.sent += bytes;
     this.socket.resetAndDestroy();
   }
@@ -108,12 +106,7 @@ export class Witness {
   }
 
   private check(chunk: Buffer): void {
-    for (let i = 0; i < chunk.length;) {
-      const at = (this.received + i) % PATTERN.length;
-      const expected = PATTERN.subarray(at, at + chunk.length - i);
-      if (!chunk.subarray(i, i + expected.length).equals(expected)) this.intact = false;
-      i += expected.length;
-    }
+    if (!isText(chunk, this.received)) this.intact = false;
     this.received += chunk.length;
   }
 
