@@ -23,6 +23,8 @@ interface BoreServerOptions {
   /** Whether to wait until the backend knows it; default: yes. */
   readonly register?: boolean;
   readonly env?: NodeJS.ProcessEnv;
+  /** How many descriptors it may have (`ulimit -n`, soft and hard); default: as many as we. */
+  readonly descriptors?: number;
 }
 
 /** A bore-server process on the loopback network. */
@@ -35,7 +37,8 @@ export class BoreServerProcess extends RunningProcess {
 /** Starts `dist/bore-server/main.js` and resolves when it takes clients (with a backend: when it is registered). */
 export async function startBoreServer(options: BoreServerOptions): Promise<BoreServerProcess> {
   const { backend, secret, serverId = 's1', ports, controlPort = 0, address = '127.0.0.1', env } = options;
-  const server = new BoreServerProcess(process.execPath, [MAIN], {
+  const [command, args] = limited(options.descriptors);
+  const server = new BoreServerProcess(command, args, {
     PATH: process.env['PATH'],
     BORE_PORT_RANGE: `${ports.min}:${ports.max}`,
     BORE_BIND_ADDR: address,
@@ -68,4 +71,10 @@ export async function startBoreServer(options: BoreServerOptions): Promise<BoreS
 /** A folder for the state of one bore-server. */
 export function newDataDir(): Promise<string> {
   return mkdtemp(path.join(inject('scratch'), 'bore-server-'));
+}
+
+/** The command line of a bore-server that may have so many descriptors. Node would raise a soft limit to the hard one. */
+function limited(descriptors: number | undefined): [command: string, args: string[]] {
+  if (descriptors === undefined) return [process.execPath, [MAIN]];
+  return ['sh', ['-c', `ulimit -n ${descriptors} && exec "$@"`, 'sh', process.execPath, MAIN]];
 }

@@ -24,6 +24,8 @@ interface PlatformOptions {
   readonly serverEnv?: NodeJS.ProcessEnv;
   /** Default: one of its own on the PostgreSQL of the run. */
   readonly database?: TestDatabase;
+  /** How many descriptors the bore-server may have. */
+  readonly descriptors?: number;
 }
 
 /** One backend and one bore-server on a database of their own. */
