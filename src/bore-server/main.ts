@@ -8,6 +8,7 @@ import { BackendAuthorizer } from './backend-authorizer.js';
 import { BackendClient } from './backend-client.js';
 import { BoreServer } from './bore-server.js';
 import { ControlListener } from './control-listener.js';
+import { withinDescriptors } from './descriptors.js';
 import { Grants } from './grants.js';
 import { Metrics } from './metrics.js';
 import { Networks } from './networks.js';
@@ -29,14 +30,19 @@ interface Plane {
 }
 
 async function start(options: Options): Promise<void> {
-  const logger = pino({
-    level: options.logLevel,
-    base: { service: 'bore-server', pid: process.pid },
-    formatters: { level: (label) => ({ level: label }) },
-    timestamp: pino.stdTimeFunctions.isoTime,
-  });
+  // whoever read the log is gone: we go on without. Pino's own destination would try for ever at the next fatal line
+  process.stdout.on('error', () => undefined);
+  const logger = pino(
+    {
+      level: options.logLevel,
+      base: { service: 'bore-server', pid: process.pid },
+      formatters: { level: (label) => ({ level: label }) },
+      timestamp: pino.stdTimeFunctions.isoTime,
+    },
+    process.stdout,
+  );
   const metrics = new Metrics();
-  const { limits } = options;
+  const limits = withinDescriptors(options.limits, logger);
   const trusted = options.proxyProtocolFrom.length > 0 ? new Networks(options.proxyProtocolFrom) : undefined;
   const plane = options.access.backend && (await openPlane(options, options.access.backend, metrics, logger));
   let reporter: Reporter | undefined;

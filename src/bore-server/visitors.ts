@@ -2,13 +2,13 @@ import type { Socket } from 'node:net';
 
 import { randomUuid } from '../protocol/challenge.js';
 import type { ConnectionEndReason } from '../protocol/reports.js';
+import { Stream } from '../relay/stream.js';
 import { type Limits, VISITOR_KEEPALIVE_MS } from './limits.js';
 import type { Metrics } from './metrics.js';
 import type { Networks } from './networks.js';
 import { findOrigin, type Origin, originOf } from './proxied-socket.js';
 import { encodeProxyHeader } from './proxy-header.js';
 import { CountBySource, RateBySource, sourceOf } from './sources.js';
-import { Stream } from './stream.js';
 import type { Tunnel } from './tunnel.js';
 import type { UsageBook } from './usage-book.js';
 
@@ -102,7 +102,7 @@ export class Visitors {
       visitor: visitor.socket,
       first,
       preface: prefaceOf(visitor),
-      bandwidth: tunnel.bandwidth,
+      throttle: (bytes) => tunnel.bandwidth.take(bytes),
       idleMs: limits.idleSeconds * 1000,
       lingerMs: limits.lingerSeconds * 1000,
       count: (direction, bytes) => {

@@ -1,9 +1,9 @@
 import { once } from 'node:events';
 import net, { type Socket } from 'node:net';
 
-import { LOCAL_CONNECT_MS, NOTICE_REPEAT_MS, VISITORS_MAX } from './limits.js';
+import { Stream } from '../relay/stream.js';
+import { LINGER_MS, LOCAL_CONNECT_MS, NOTICE_REPEAT_MS, VISITORS_MAX } from './limits.js';
 import { networkReason } from './network-error.js';
-import { relay } from './relay.js';
 import { type ServerAddress, ServerConnection } from './server-connection.js';
 import { OccasionalNotice } from './terminal.js';
 
@@ -67,8 +67,20 @@ export class Visitors {
       local.resetAndDestroy();
       return;
     }
-    relay(visitor, local, first);
-    await Promise.all([visitor, local].map((socket) => new Promise((resolve) => socket.once('close', resolve))));
+    await new Promise((resolve) => {
+      // the far end is the visitor, and its client we are
+      new Stream({
+        client: visitor,
+        visitor: local,
+        first,
+        preface: undefined,
+        throttle: () => 0,
+        idleMs: 0,
+        lingerMs: LINGER_MS,
+        count: () => undefined,
+        onEnd: resolve,
+      });
+    });
   }
 }
 

@@ -32,15 +32,17 @@ export const ConnectionEndReason = z.enum([
 ]);
 export type ConnectionEndReason = z.infer<typeof ConnectionEndReason>;
 
+/** What a clock can say; the database knows no year 0, and a report that it refuses would be repeated for ever. */
+const Instant = z.iso.datetime().refine((text) => !text.startsWith('0000'), 'must not lie before our era');
+
 /** One visitor's connection, when it has ended. */
 export const ConnectionRecord = z.strictObject({
   id: z.guid(),
   tunnelId: z.guid(),
-  /** IP address. */
-  visitorAddress: z.string().max(64),
+  visitorAddress: z.union([z.ipv4(), z.ipv6()]),
   visitorPort: z.int().min(0).max(65_535),
-  startedAt: z.iso.datetime(),
-  endedAt: z.iso.datetime(),
+  startedAt: Instant,
+  endedAt: Instant,
   /** Until the client had fetched it, in milliseconds; null: it never did. */
   setupMs: z.number().min(0).nullable(),
   /** Bytes from the visitor, and to it. */

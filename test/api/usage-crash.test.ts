@@ -96,7 +96,7 @@ async function reportOnAndOn(): Promise<void> {
 
 it(
   `equals to the byte what was reported, though a backend is killed ${KILLS} times in the middle (G4)`,
-  { timeout: 240_000 },
+  { timeout: 600_000 },
   async () => {
     const loops = Array.from({ length: REPORTERS }, reportOnAndOn);
     for (let i = 0; i < KILLS; i++) {

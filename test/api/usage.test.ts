@@ -193,7 +193,7 @@ describe('a report', () => {
 });
 
 describe('reports, heartbeats, changes and closings of the same tunnels at once', () => {
-  it('wait for each other in no circle: none is answered with anything but success', { timeout: 60_000 }, async () => {
+  it('wait for each other in no circle: none is answered with anything but success', { timeout: 120_000 }, async () => {
     const reporters = [randomUUID(), randomUUID(), randomUUID()];
     let sequence = 0;
     for (let round = 0; round < 4; round++) {
@@ -280,7 +280,7 @@ const step = fc.oneof(
 );
 
 describe('random histories of reports', () => {
-  it('leave in the books what was reported, to the byte (G4)', async () => {
+  it('leave in the books what was reported, to the byte (G4)', { timeout: 120_000 }, async () => {
     const tunnels = await Promise.all([openAt(10_000), openAt(10_000), openAt(11_000)]);
     const expected = tunnels.map(() => ({ bytes: 0, records: 0 }));
     let process_ = server;

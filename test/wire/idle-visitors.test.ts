@@ -171,8 +171,7 @@ describe('a bore-server without descriptors to spare', () => {
     expect(await platform.stateOf(tunnel)).toBe('active');
   });
 
-  // it keeps no descriptors for anything but visitors yet: take `.fails` out when it does
-  it.fails('answers its operator, and takes a new client', async () => {
+  it('answers its operator, and takes a new client', async () => {
     const other = await platform.open(user);
     await tooMany();
     expect((await fetch(`${platform.server.adminUrl}/health`)).status).toBe(200);

@@ -9,13 +9,18 @@ const REDACTED = ['password', 'token', 'accessToken', 'refreshToken', 'authoriza
 
 /** JSON lines on stdout. Errors go under `err`. */
 export function createLogger(level: string): Logger {
-  return pino({
-    level,
-    base: { service: 'bore-backend', pid: process.pid },
-    formatters: { level: (label) => ({ level: label }) },
-    timestamp: pino.stdTimeFunctions.isoTime,
-    redact: { paths: REDACTED.flatMap((name) => [name, `*.${name}`]), censor: '***' },
-  });
+  // whoever read the log is gone: we go on without. Pino's own destination would try for ever at the next fatal line
+  process.stdout.on('error', () => undefined);
+  return pino(
+    {
+      level,
+      base: { service: 'bore-backend', pid: process.pid },
+      formatters: { level: (label) => ({ level: label }) },
+      timestamp: pino.stdTimeFunctions.isoTime,
+      redact: { paths: REDACTED.flatMap((name) => [name, `*.${name}`]), censor: '***' },
+    },
+    process.stdout,
+  );
 }
 
 /** Lets Nest's own messages go through pino. Its start-up chatter is debug. */

@@ -1,8 +1,13 @@
 import type { Socket } from 'node:net';
 
 import type { ConnectionEndReason } from '../protocol/reports.js';
-import type { Bandwidth } from './bandwidth.js';
-import { wasReset } from './was-reset.js';
+import { holdReading, wasReset } from './reset.js';
+
+/**
+ * How long a side may go on sending to one that has finished and gone, in milliseconds, from its first byte too many. Long
+ * enough to read what that one had said last; a service that streams for ever must learn that nobody listens.
+ */
+const GONE_MS = 5_000;
 
 /** Ways in which a side can end a stream, as `reasonOf` in {@link Stream} names them. */
 type SideEnd = 'closed' | 'reset';
@@ -15,7 +20,8 @@ export interface StreamParts {
   readonly first: Buffer;
   /** What the client is sent before the visitor's own bytes; not counted. */
   readonly preface: Buffer | undefined;
-  readonly bandwidth: Bandwidth;
+  /** Told of the bytes of each piece that was moved; for how many milliseconds no more must be read from its sender. */
+  readonly throttle: (bytes: number) => number;
   readonly idleMs: number;
   readonly lingerMs: number;
   /** Called with bytes from the visitor (`in`) and to it (`out`) when the receiving side's kernel has taken them. */
@@ -35,7 +41,7 @@ export interface StreamParts {
  *   is thrown away. A web server that answers early and closes is such a side; reset, its answer would be lost.
  *
  * Memory is bounded by one read in each direction: a source is not read while the kernel has not taken its last piece,
- * or while the tunnel's bandwidth is used up.
+ * or while {@link StreamParts.throttle} asks for a pause.
  */
 export class Stream {
   private reason: ConnectionEndReason | undefined;
@@ -70,7 +76,7 @@ export class Stream {
   }
 
   private copy(source: Socket, sink: Socket, direction: 'in' | 'out') {
-    const { bandwidth, count } = this.parts;
+    const { throttle, count } = this.parts;
     let underWay = 0;
     let pause: NodeJS.Timeout | undefined;
     const resume = (): void => {
@@ -78,13 +84,15 @@ export class Stream {
     };
     const write = (chunk: Buffer): void => {
       underWay++;
+      const readOn = source.writableEnded ? holdReading(source) : undefined;
       sink.write(chunk, (error) => {
+        readOn?.();
         underWay--;
         if (error) return;
         count(direction, chunk.length);
         resume();
       });
-      const pauseMs = bandwidth.take(chunk.length);
+      const pauseMs = throttle(chunk.length);
       if (pauseMs >= 1) {
         clearTimeout(pause);
         pause = setTimeout(() => {
@@ -119,10 +127,19 @@ export class Stream {
       this.reason ??= reasonOf('reset');
     });
     socket.on('close', () => {
-      // finished: nobody is left to write to, so what the other sends is thrown away until it ends or lingers
-      if (other.writableEnded) other.resume();
+      // finished: nobody is left to write to
+      if (other.writableEnded) this.discard(other);
       else other.resetAndDestroy();
       if (--this.open === 0) this.parts.onEnd(this.reason ?? 'revoked');
     });
+  }
+
+  /** Throws away what a side goes on sending to one that is gone; if it does not stop by itself, it is told after a while. */
+  private discard(side: Socket): void {
+    side.once('data', () => {
+      const timer = setTimeout(() => side.resetAndDestroy(), GONE_MS);
+      side.once('close', () => clearTimeout(timer));
+    });
+    side.resume();
   }
 }

@@ -3,8 +3,8 @@ import net, { type Socket } from 'node:net';
 
 import { afterEach, expect, it } from 'vitest';
 
-import { relay } from '../../src/cli/relay.js';
-import { endOf, type LocalService, readAll, startService, visit } from './local-service.js';
+import { Stream } from '../../src/relay/stream.js';
+import { endOf, type LocalService, readAll, startService, visit } from '../cli/local-service.js';
 
 const services: LocalService[] = [];
 
@@ -23,7 +23,17 @@ async function joined(): Promise<{ visitor: Socket; local: Socket }> {
     return [near, far];
   };
   const [[nearVisitor, visitor], [nearLocal, local]] = [await pair(), await pair()];
-  relay(nearVisitor, nearLocal, Buffer.alloc(0));
+  new Stream({
+    client: nearVisitor,
+    visitor: nearLocal,
+    first: Buffer.alloc(0),
+    preface: undefined,
+    throttle: () => 0,
+    idleMs: 0,
+    lingerMs: 60_000,
+    count: () => undefined,
+    onEnd: () => undefined,
+  });
   return { visitor, local };
 }
 

@@ -1,0 +1,41 @@
+import { readFileSync } from 'node:fs';
+
+import type { Logger } from 'pino';
+
+import type { Limits } from './limits.js';
+
+/** Whatever the limit: for listening sockets, the state file, calls to the control plane, and the operator. */
+const RESERVED_MIN = 64;
+/** A handshake becomes a visitor's stream: without some of them nobody could be let in at all. */
+const HANDSHAKES_MIN = 32;
+
+/**
+ * The limits, lowered to what the process may open: visitors hold two descriptors each, and when there are none left
+ * nobody's connection can be taken, neither a client's nor the operator's.
+ */
+export function withinDescriptors(limits: Limits, logger: Logger, descriptors = descriptorLimit()): Limits {
+  if (descriptors === undefined) return limits;
+  // an eighth for control connections and public ports, two for each tunnel; a sixteenth of all for handshakes
+  const reserved = Math.max(RESERVED_MIN, Math.floor(descriptors / 8));
+  const lowered = {
+    maxConnections: Math.min(limits.maxConnections, Math.floor((descriptors - reserved) / 2)),
+    maxHandshakes: Math.min(limits.maxHandshakes, Math.max(HANDSHAKES_MIN, Math.floor(descriptors / 16))),
+  };
+  if (lowered.maxConnections < limits.maxConnections) {
+    logger.warn(
+      { descriptors, maxConnections: lowered.maxConnections, wanted: limits.maxConnections },
+      'the descriptor limit (ulimit -n) allows fewer visitors than are configured',
+    );
+  }
+  return { ...limits, ...lowered };
+}
+
+/** How many descriptors this process may have; `undefined` where the system does not say. */
+function descriptorLimit(): number | undefined {
+  try {
+    const soft = /^Max open files +(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1];
+    return soft === undefined ? undefined : Number(soft);
+  } catch {
+    return undefined; // no Linux
+  }
+}
