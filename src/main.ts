@@ -6,6 +6,7 @@ import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import type { Logger } from 'pino';
 
 import { AppModule } from './app.module.js';
+import { refuseStrangers } from './auth/internal-key.js';
 import { HttpMetrics } from './metrics/http-metrics.js';
 import { serveOpenApi } from './openapi.js';
 import { CONFIG, type Config, ConfigError, readConfig } from './platform/config/config.js';
@@ -30,6 +31,7 @@ async function start(): Promise<void> {
   const lifecycle = app.get(Lifecycle);
   const server = adapter.getInstance();
   installHooks(server, logger, lifecycle);
+  refuseStrangers(server, config.INTERNAL_API_KEY);
   app.get(HttpMetrics, { strict: false }).install(server);
 
   app.setGlobalPrefix('api/v1', { exclude: ['health', 'health/live', 'health/ready', 'metrics'] });

@@ -45,6 +45,8 @@ describe('a server that an administrator drains', () => {
       body: { id: 'drained', state: 'draining', drainRequested: true },
     });
 
+    // its free slots are nobody's
+    expect((await user.get('/api/v1/capacity')).body.free).toBeLessThanOrEqual(PORTS);
     expect(new Set(await openMany(user, 40))).toEqual(new Set(['other']));
     expect(await user.post('/api/v1/tunnels', { port: 10_008 })).toMatchObject({
       status: 503,
@@ -75,10 +77,14 @@ describe('a server that an administrator drains', () => {
     await drained.beat();
     expect(await stateOf()).toBe('online');
     const user = await plane.newUser();
+    const [free] = await plane.database.query(
+      `SELECT p AS port FROM generate_series(10000, 10199) p
+       WHERE NOT EXISTS (SELECT FROM tunnels WHERE server_id = 'drained' AND port = p AND state <> 'closed') LIMIT 1`,
+    );
     await inTransaction(plane.database, async (client) => {
       // what a drain does, held open until the admission waits for it
       await client.query(`UPDATE servers SET state = 'draining', drain_requested = true WHERE id = 'drained'`);
-      const opening = user.post('/api/v1/tunnels', { port: 10_150 });
+      const opening = user.post('/api/v1/tunnels', { port: free?.['port'] });
       await somebodyWaits(plane.database);
       await client.query('COMMIT');
       expect(await opening).toMatchObject({ status: 503, body: { code: 'NO_CAPACITY' } });
