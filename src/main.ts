@@ -36,7 +36,13 @@ async function start(): Promise<void> {
 
   app.setGlobalPrefix('api/v1', { exclude: ['health', 'health/live', 'health/ready', 'metrics'] });
   const { ALLOWED_ORIGINS } = app.get<Config>(CONFIG);
-  if (ALLOWED_ORIGINS.length > 0) app.enableCors({ origin: [...ALLOWED_ORIGINS], maxAge: 600 });
+  if (ALLOWED_ORIGINS.length > 0)
+    app.enableCors({
+      origin: [...ALLOWED_ORIGINS],
+      methods: ['GET', 'HEAD', 'POST', 'PATCH', 'DELETE'],
+      exposedHeaders: ['retry-after', 'x-request-id'],
+      maxAge: 600,
+    });
   serveOpenApi(app);
 
   stopOnSignals(app, lifecycle, logger, config.SHUTDOWN_DRAIN_SECONDS);
@@ -76,8 +82,8 @@ function reasonOf(error: unknown): string {
   return error instanceof Error ? (error.message.trim().split('\n').at(-1) ?? error.name) : String(error);
 }
 
-if (existsSync('.env')) loadEnvFile('.env');
 try {
+  if (existsSync('.env')) loadEnvFile('.env');
   await start();
 } catch (error) {
   process.stderr.write(`bore-backend could not start: ${reasonOf(error)}\n`);

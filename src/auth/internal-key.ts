@@ -13,7 +13,8 @@ import { INTERNAL_KEY_HEADER, INTERNAL_PREFIX } from '../protocol/plane-api.js';
  */
 export function refuseStrangers(server: FastifyInstance, keys: readonly Secret[]): void {
   server.addHook('onRequest', async (request, reply) => {
-    if (!request.url.startsWith(INTERNAL_PREFIX)) return;
+    // the route that was found: the URL itself has many spellings
+    if (!request.routeOptions.url?.startsWith(INTERNAL_PREFIX)) return;
     const key = request.headers[INTERNAL_KEY_HEADER];
     if (typeof key === 'string' && isInternalKey(key, keys)) return;
     // what is still to come of the body is nobody's

@@ -39,34 +39,37 @@ export class BackendAuthorizer implements Authorizer {
       throw new Refusal('client port number not in allowed range');
     }
     if (port === 0 && this.failedSearches.isBlocked(source)) {
-      throw new Rejection('too many failed attempts, try again in a minute or name the port');
+      throw new Refusal('too many failed attempts, try again in a minute or name the port');
     }
+    // one session, whoever grants it: a backend's answer may be lost after it has counted
+    const sessionId = randomUuid();
     try {
-      const grant = await this.ask(applicant);
+      const grant = await this.ask(applicant, sessionId);
       this.grants.put(grant);
       return grant;
     } catch (cause) {
       if (cause instanceof PlaneRefusal && cause.code === 'INVALID_SECRET') {
         if (port === 0) this.failedSearches.add(source);
+        // what the control plane has refused must not be let in when it is away
+        this.grants.forgetAnswering(applicant);
         throw new Rejection('invalid secret', { cause });
       }
       if (cause instanceof PlaneRefusal) this.context.onRefused(cause);
-      const kept = this.grants.authorize(applicant);
+      const kept = this.grants.authorize(applicant, sessionId);
       this.logger.warn(
         { err: cause, tunnelId: kept?.tunnelId },
         'a client could not be authorised by the control plane',
       );
       if (kept) return kept;
-      if (port === 0) this.failedSearches.add(source);
       throw new Refusal('the service cannot authorise new tunnels right now, try again', { cause });
     }
   }
 
-  private ask({ port, challenge, tag, address }: Applicant): Promise<Grant> {
+  private ask({ port, challenge, tag, address }: Applicant, sessionId: string): Promise<Grant> {
     const { serverId, instanceId } = this.context.identity;
     if (!this.context.isRegistered()) throw new BackendUnavailable('not registered yet');
     return this.backend.authorize(
-      { serverId, instanceId, port, challenge, tag, sessionId: randomUuid(), clientAddress: address },
+      { serverId, instanceId, port, challenge, tag, sessionId, clientAddress: address },
       AUTHORIZE_MS,
     );
   }

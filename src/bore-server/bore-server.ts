@@ -155,7 +155,12 @@ export class BoreServer {
     const askedAt = performance.now();
     const grant = await authorizer.authorize(wish);
     if (this.isStopping) throw new Refusal('server is stopping');
-    if (this.closedTunnels.wasClosedSince(grant.tunnelId, askedAt)) throw new Refusal('invalid secret');
+    // it left while it was asked about: its end has been heard, and would be heard by nobody again
+    if (socket.destroyed) throw new ConnectionEnded('the client left');
+    if (this.closedTunnels.wasClosedSince(grant.tunnelId, askedAt)) {
+      this.context.onTunnelClosed(grant.tunnelId);
+      throw new Refusal('invalid secret');
+    }
     const tunnel = this.tunnels.get(grant.tunnelId) ?? new Tunnel(grant, this.context.limits);
     const holder = this.ports.get(grant.port);
     const before = tunnel.session;

@@ -6,12 +6,13 @@ import type { Logger } from 'pino';
 import { FrameError } from '../protocol/frames.js';
 import { ConnectionEnded, FrameConnection } from './frame-connection.js';
 import { greet, type Greeting, Refusal, Rejection } from './handshake.js';
-import { ACCEPT_BACKLOG, FAILURE_WINDOW_MS, HANDSHAKE_MS, KEEPALIVE_MS, type Limits } from './limits.js';
+import { ACCEPT_BACKLOG, FAILURE_WINDOW_MS, HANDSHAKE_MS, KEEPALIVE_MS, type Limits, SILENCE_MS } from './limits.js';
+import { Handshakes } from './handshakes.js';
 import type { Metrics } from './metrics.js';
 import type { Networks } from './networks.js';
 import { findOrigin, originOf } from './proxied-socket.js';
 import { ProxyHeaderError } from './proxy-header.js';
-import { CountBySource, FailuresBySource, sourceOf } from './sources.js';
+import { FailuresBySource, sourceOf } from './sources.js';
 
 /** What the control port needs of the server. */
 export interface ControlListenerContext {
@@ -32,8 +33,7 @@ export class ControlListener {
     { allowHalfOpen: true, pauseOnConnect: true, noDelay: true },
     (socket) => void this.serve(socket),
   );
-  private readonly handshakes = new Set<Socket>();
-  private readonly bySource = new CountBySource();
+  private readonly handshakes = new Handshakes();
   private readonly failures: FailuresBySource;
 
   constructor(private readonly context: ControlListenerContext) {
@@ -53,27 +53,29 @@ export class ControlListener {
   /** Takes no more connections and drops those still in their handshake. */
   close(): void {
     this.server.close();
-    for (const socket of this.handshakes) socket.destroy();
+    this.handshakes.destroyAll();
   }
 
   private async serve(socket: Socket): Promise<void> {
     socket.on('error', () => undefined); // 'close' follows, and whoever reads hears of it
-    if (this.handshakes.size >= this.context.limits.maxHandshakes) return this.shed(socket, 'shed');
-    this.handshakes.add(socket);
+    const peer = originOf(socket);
+    // reset before it could be asked: nobody is there
+    if (!peer) return void socket.destroy();
+    const { limits, trusted } = this.context;
+    if (!this.handshakes.enter(socket, sourceOf(peer.address), limits.maxHandshakes)) return this.shed(socket, 'shed');
     try {
-      const { trusted } = this.context;
-      const { address } = trusted ? await findOrigin(socket, trusted) : originOf(socket);
+      const { address } = trusted ? await findOrigin(socket, trusted) : peer;
       const source = sourceOf(address);
       if (this.failures.isBlocked(source) && !this.context.hasSessionFrom(source)) return this.shed(socket, 'banned');
-      if (this.bySource.of(source) >= this.context.limits.maxHandshakesPerSource) return this.shed(socket, 'shed');
-      this.bySource.add(source);
-      await this.handshake(socket, address).finally(() => this.bySource.remove(source));
+      this.handshakes.move(socket, source);
+      if (this.handshakes.of(source) > limits.maxHandshakesPerSource) return this.shed(socket, 'shed');
+      await this.handshake(socket, address);
     } catch (error) {
       if (!(error instanceof ProxyHeaderError)) throw error;
-      this.context.logger.warn({ err: error, peer: socket.remoteAddress }, 'a trusted load balancer sent no header');
+      this.context.logger.warn({ err: error, peer: peer.address }, 'a trusted load balancer sent no header');
       this.shed(socket, 'no_header');
     } finally {
-      this.handshakes.delete(socket);
+      this.handshakes.leave(socket);
     }
   }
 
@@ -86,12 +88,15 @@ export class ControlListener {
       socket.destroy();
     }, HANDSHAKE_MS);
     const connection = new FrameConnection(socket);
+    const began = performance.now();
     try {
       const greeting = await greet(connection);
       clearTimeout(deadline);
       await this.context.onGreeting(greeting, address, connection);
       metrics.handshakes.inc({ outcome: greeting.message.kind });
     } catch (error) {
+      // a probe of a load balancer connects and leaves; who stays silent for long and then leaves holds places of others
+      if (error instanceof ConnectionEnded && performance.now() - began > SILENCE_MS) this.countFailure(address);
       this.refuse(connection, address, error);
     } finally {
       clearTimeout(deadline);

@@ -15,19 +15,17 @@ const HANDSHAKES_MIN = 32;
  */
 export function withinDescriptors(limits: Limits, logger: Logger, descriptors = descriptorLimit()): Limits {
   if (descriptors === undefined) return limits;
-  // an eighth for control connections and public ports, two for each tunnel; a sixteenth of all for handshakes
-  const reserved = Math.max(RESERVED_MIN, Math.floor(descriptors / 8));
-  const lowered = {
-    maxConnections: Math.min(limits.maxConnections, Math.floor((descriptors - reserved) / 2)),
-    maxHandshakes: Math.min(limits.maxHandshakes, Math.max(HANDSHAKES_MIN, Math.floor(descriptors / 16))),
-  };
-  if (lowered.maxConnections < limits.maxConnections) {
+  const maxHandshakes = Math.min(limits.maxHandshakes, Math.max(HANDSHAKES_MIN, Math.floor(descriptors / 8)));
+  // control connections and public ports, two for each tunnel
+  const reserved = maxHandshakes + Math.max(RESERVED_MIN, Math.floor(descriptors / 16));
+  const maxConnections = Math.min(limits.maxConnections, Math.floor((descriptors - reserved) / 2));
+  if (maxConnections < limits.maxConnections) {
     logger.warn(
-      { descriptors, maxConnections: lowered.maxConnections, wanted: limits.maxConnections },
+      { descriptors, maxConnections, wanted: limits.maxConnections },
       'the descriptor limit (ulimit -n) allows fewer visitors than are configured',
     );
   }
-  return { ...limits, ...lowered };
+  return { ...limits, maxConnections, maxHandshakes };
 }
 
 /** How many descriptors this process may have; `undefined` where the system does not say. */

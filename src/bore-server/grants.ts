@@ -1,12 +1,19 @@
 import { z } from 'zod';
 
-import { randomUuid, verifyAnswer } from '../protocol/challenge.js';
+import { verifyAnswer } from '../protocol/challenge.js';
 import { Grant } from '../protocol/plane-api.js';
 import { type TunnelSettings } from '../protocol/tunnel-settings.js';
 
 /** A grant, and until when it is good without the control plane. */
 export const KeptGrant = z.object({ grant: Grant, goodUntil: z.number() });
 export type KeptGrant = z.infer<typeof KeptGrant>;
+
+/** A client's answer to a challenge, and the port it asked for; 0: whichever. */
+interface Answer {
+  readonly port: number;
+  readonly challenge: string;
+  readonly tag: string;
+}
 
 /**
  * Grants that the control plane has given, for the time when it is not there (G2): a client that was authorised, or was
@@ -64,21 +71,26 @@ export class Grants {
   /**
    * Authorises a client without the control plane: a new session of a tunnel whose grant is still good. `undefined` when
    * no such tunnel answers to the port and the secret.
+   * @param sessionId names the session that begins, as the control plane may have heard it
    */
-  authorize(
-    { port, challenge, tag }: { port: number; challenge: string; tag: string },
-    now = Date.now(),
-  ): Grant | undefined {
-    const entry = this.kept(now).find(
-      ({ grant }) =>
-        (port === 0 || grant.port === port) &&
-        (grant.expiresAt === null || Date.parse(grant.expiresAt) > now) &&
-        verifyAnswer(Buffer.from(grant.key, 'hex'), challenge, tag),
-    );
-    if (!entry) return undefined;
-    entry.grant = { ...entry.grant, sessionId: randomUuid(), epoch: entry.grant.epoch + 1 };
+  authorize(answer: Answer, sessionId: string, now = Date.now()): Grant | undefined {
+    const entry = this.answering(answer, now);
+    if (!entry || (entry.grant.expiresAt !== null && Date.parse(entry.grant.expiresAt) <= now)) return undefined;
+    entry.grant = { ...entry.grant, sessionId, epoch: entry.grant.epoch + 1 };
     this.onChange();
     return entry.grant;
+  }
+
+  /** The control plane has refused whoever gave this answer. */
+  forgetAnswering(answer: Answer, now = Date.now()): void {
+    const entry = this.answering(answer, now);
+    if (entry) this.forget(entry.grant.tunnelId);
+  }
+
+  private answering({ port, challenge, tag }: Answer, now: number): KeptGrant | undefined {
+    return this.kept(now).find(
+      ({ grant }) => (port === 0 || grant.port === port) && verifyAnswer(Buffer.from(grant.key, 'hex'), challenge, tag),
+    );
   }
 
   private find(tunnelId: string): KeptGrant | undefined {

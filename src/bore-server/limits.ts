@@ -1,5 +1,6 @@
 /**
- * Every limit of the data plane, with its reason. A limit that is reached sheds the newest; nobody else is harmed.
+ * Every limit of the data plane, with its reason. A limit that is reached sheds the newest (of handshakes: the oldest of the
+ * source that has most); nobody else is harmed.
  */
 import { z } from 'zod';
 
@@ -48,6 +49,9 @@ export const ACCEPT_BACKLOG = 4_096;
 
 /** Challenge to Hello or Accept, the whole of it: a byte now and then does not extend it. Upstream's client waits as long. */
 export const HANDSHAKE_MS = 3_000;
+
+/** Who connects to the control port, says nothing for this long and leaves has not come to say anything. */
+export const SILENCE_MS = 1_000;
 
 /** How long a backend may take to say who a client is: upstream's client gives up after 3 s, and must hear our answer. */
 export const AUTHORIZE_MS = 2_000;

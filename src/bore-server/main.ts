@@ -19,6 +19,9 @@ import { SharedSecretAuthorizer } from './shared-secret-authorizer.js';
 import { StateFile } from './state-file.js';
 import { UsageBook } from './usage-book.js';
 
+/** A disk that takes longer to keep what is not reported yet does not keep a process that is told to end now. */
+const SAVE_TIMEOUT_MS = 1_000;
+
 /** What only a server with a control plane has. */
 interface Plane {
   readonly identity: BackendMode & { readonly instanceId: string };
@@ -90,6 +93,9 @@ async function start(options: Options): Promise<void> {
   const stop = async (exitCode: number, graceMs: number): Promise<void> => {
     if (stopping) {
       logger.warn('stopped without waiting for streams');
+      server.stop();
+      setTimeout(() => process.exit(1), SAVE_TIMEOUT_MS);
+      await plane?.stateFile?.save();
       process.exit(exitCode === 0 ? 0 : 1);
     }
     stopping = true;
@@ -128,6 +134,7 @@ async function start(options: Options): Promise<void> {
           else if (report) stateFile?.saveSoon();
           return report;
         },
+        notReported: () => stateFile?.saveSoon(),
         acknowledged: (sequence) => {
           book.acknowledge(sequence);
           stateFile?.saveSoon();

@@ -1,8 +1,11 @@
 import { BlockList, isIPv6 } from 'node:net';
 
-/** `::ffff:192.0.2.1`, as a dual-stack socket writes it, is the IPv4 address. */
+/**
+ * An address without what only this machine knows: `::ffff:192.0.2.1`, as a dual-stack socket writes it, is the IPv4 address,
+ * and of `fe80::1%eth0` the interface is left out.
+ */
 export function unmapped(address: string): string {
-  return address.replace(/^::ffff:(?=\d+\.)/i, '');
+  return address.replace(/^::ffff:(?=\d+\.)/i, '').replace(/%.*$/, '');
 }
 
 /** A set of networks. The two families are apart: `::/0` is every IPv6 address, and no IPv4 address. */

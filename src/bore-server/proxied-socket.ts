@@ -10,9 +10,9 @@ export interface Origin {
   readonly port: number;
 }
 
-/** The other end of a socket. */
-export function originOf(socket: Socket): Origin {
-  return { address: unmapped(socket.remoteAddress ?? ''), port: socket.remotePort ?? 0 };
+/** The other end of a socket; `undefined` when it was reset before it could be asked. */
+export function originOf({ remoteAddress, remotePort }: Socket): Origin | undefined {
+  return remoteAddress === undefined ? undefined : { address: unmapped(remoteAddress), port: remotePort ?? 0 };
 }
 
 /**
@@ -22,9 +22,10 @@ export function originOf(socket: Socket): Origin {
  * The socket comes paused and is left so.
  * @throws ProxyHeaderError when a trusted balancer sends none in time, or none that can be read
  */
-export async function findOrigin(socket: Socket, trusted: Networks): Promise<Origin> {
+export async function findOrigin(socket: Socket, trusted: Networks | undefined): Promise<Origin> {
   const peer = originOf(socket);
-  if (!trusted.has(peer.address)) return peer;
+  if (!peer) throw new ProxyHeaderError('the connection was reset before it could be asked');
+  if (!trusted?.has(peer.address)) return peer;
   let bytes = Buffer.alloc(0);
   const header = await new Promise<NonNullable<ReturnType<typeof parseProxyHeader>>>((resolve, reject) => {
     const finish = (act: () => void): void => {
@@ -50,5 +51,5 @@ export async function findOrigin(socket: Socket, trusted: Networks): Promise<Ori
   });
   if (bytes.length > header.length) socket.unshift(bytes.subarray(header.length));
   const { connection } = header;
-  return connection ? { address: connection.sourceAddress, port: connection.sourcePort } : peer;
+  return connection ? { address: unmapped(connection.sourceAddress), port: connection.sourcePort } : peer;
 }

@@ -28,6 +28,8 @@ export interface Reported {
   load(): HeartbeatRequest['load'];
   /** What is not in the books yet; the same until it is {@link acknowledged}. Resolves when it may be sent. */
   report(): Promise<Report | undefined>;
+  /** Nothing could be reported now: what is not in the books is to be kept. */
+  notReported(): void;
   /** A report is in the books. */
   acknowledged(sequence: number): void;
   /** The answer to a heartbeat that said `sessions`. */
@@ -123,6 +125,7 @@ export class Reporter {
         pauseMs = Math.min(RETRY_MS_MAX, RETRY_MS_MIN * 2 ** failures++) * (0.5 + Math.random() / 2);
       }
       this.failing = failures > 0;
+      if (this.failing) this.reported.notReported();
       await this.pause(pauseMs);
     }
   }

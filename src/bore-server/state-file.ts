@@ -91,7 +91,10 @@ export class StateFile {
     this.timer ??= setTimeout(() => void this.save(), SAVE_DELAY_MS);
   }
 
-  /** Keeps what is now. A failure is logged and counted, and the server goes on: it is the one in memory that counts. */
+  /**
+   * Keeps what is now. A failure is logged and counted, and the server goes on: it is the one in memory that counts. What was
+   * kept before is then removed, which a full disk allows: usage in it may be reported from now on, and would be again.
+   */
   save(): Promise<void> {
     clearTimeout(this.timer);
     this.timer = undefined;
@@ -112,8 +115,8 @@ export class StateFile {
       this.onFailure();
       this.logger[this.failing ? 'debug' : 'error']({ err, file: this.file }, 'the state file cannot be written');
       this.failing = true;
-      // what was written of it may be what fills the disk
-      await rm(next, { force: true }).catch((error: unknown) => this.logger.debug({ err: error }, 'left behind'));
+      for (const file of [next, this.file])
+        await rm(file, { force: true }).catch((error: unknown) => this.logger.debug({ err: error }, 'left behind'));
     }
   }
 }

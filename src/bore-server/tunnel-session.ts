@@ -7,6 +7,7 @@ import { CONTROL_BACKLOG_BYTES_MAX, FAREWELL_MS } from './limits.js';
 /** One client carrying one tunnel: its control connection. */
 export class TunnelSession {
   readonly ref: SessionRef;
+  readonly begunAt = performance.now();
   private begun = false;
   private ended = false;
 

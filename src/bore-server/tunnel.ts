@@ -5,7 +5,7 @@ import type { Limits } from './limits.js';
 import type { PublicPort } from './public-port.js';
 import type { TunnelSession } from './tunnel-session.js';
 import { VisitorPolicy } from './visitor-policy.js';
-import type { Visitor } from './visitors.js';
+import type { Visitor } from './visitor.js';
 
 /**
  * A tunnel on this server. It outlives a client session while visitors are still carried: a client may lose its control
@@ -16,6 +16,8 @@ export class Tunnel {
   /** HMAC key of the wire protocol: whoever answers to it may carry the tunnel and fetch its visitors. */
   key: Buffer;
   readonly bandwidth = new Bandwidth(null);
+  /** When its client last came for a visitor, in the time of `performance.now()`. */
+  lastFetchedAt = 0;
   /** The client that carries it now. */
   session: TunnelSession | undefined;
   /** Open while there is a session. */

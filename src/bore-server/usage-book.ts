@@ -70,6 +70,8 @@ export class UsageBook {
    * they take no room that the others may need.
    */
   record(record: ConnectionRecord): void {
+    // one that the control plane would refuse would hold up every report behind it
+    if (!ConnectionRecord.safeParse(record).success) return this.onRecordLost();
     const wasRefused = record.reason === 'limit' || record.reason === 'denied';
     if (wasRefused && this.records.length >= RECORDS_MAX / 2) return this.onRecordLost();
     if (this.records.length >= RECORDS_MAX) {

@@ -7,26 +7,10 @@ import { type Limits, VISITOR_KEEPALIVE_MS } from './limits.js';
 import type { Metrics } from './metrics.js';
 import type { Networks } from './networks.js';
 import { findOrigin, type Origin, originOf } from './proxied-socket.js';
-import { encodeProxyHeader } from './proxy-header.js';
 import { CountBySource, RateBySource, sourceOf } from './sources.js';
 import type { Tunnel } from './tunnel.js';
 import type { UsageBook } from './usage-book.js';
-
-/** A visitor who is here: first waiting to be fetched by the client, then carried. */
-export interface Visitor {
-  readonly id: string;
-  readonly socket: Socket;
-  readonly origin: Origin;
-  readonly tunnel: Tunnel;
-  readonly startedAt: Date;
-  readonly arrivedAt: number;
-  /** Runs while the visitor waits. */
-  readonly timer: NodeJS.Timeout;
-  /** Once it is carried. */
-  stream: Stream | undefined;
-  setupMs: number | null;
-  readonly bytes: { in: number; out: number };
-}
+import { prefaceOf, recordOf, type Visitor } from './visitor.js';
 
 /** What the visitors need of the server. */
 export interface VisitorsContext {
@@ -64,9 +48,11 @@ export class Visitors {
   admit(socket: Socket, tunnel: Tunnel): void {
     socket.on('error', () => undefined); // a reset: 'close' follows
     const { trusted, limits } = this.context;
-    if (this.count + this.arriving >= limits.maxConnections)
-      return this.refuse(socket, tunnel, originOf(socket), 'limit');
-    if (!trusted) return this.enter(socket, tunnel, originOf(socket));
+    const peer = originOf(socket);
+    // reset before it could be asked: nobody is there
+    if (!peer) return void socket.destroy();
+    if (this.count + this.arriving >= limits.maxConnections) return this.refuse(socket, tunnel, peer, 'limit');
+    if (!trusted) return this.enter(socket, tunnel, peer);
     this.arriving++;
     findOrigin(socket, trusted)
       .then(
@@ -93,6 +79,7 @@ export class Visitors {
     this.stopWaiting(visitor);
     this.carried++;
     tunnel.carried.add(visitor);
+    tunnel.lastFetchedAt = performance.now();
     book?.countConnection(tunnel.id);
     visitor.setupMs = performance.now() - visitor.arrivedAt;
     metrics.visitors.inc({ outcome: 'carried' });
@@ -166,7 +153,7 @@ export class Visitors {
       tunnel,
       startedAt: new Date(),
       arrivedAt: performance.now(),
-      timer: setTimeout(() => this.dismiss(visitor, 'not_fetched'), limits.waitingSeconds * 1000),
+      timer: setTimeout(() => this.giveUp(visitor), limits.waitingSeconds * 1000),
       stream: undefined,
       setupMs: null,
       bytes: { in: 0, out: 0 },
@@ -183,19 +170,25 @@ export class Visitors {
   private refuse(socket: Socket, tunnel: Tunnel, origin: Origin, reason: 'limit' | 'denied'): void {
     this.context.metrics.visitors.inc({ outcome: reason });
     socket.resetAndDestroy();
-    const at = new Date().toISOString();
-    this.context.book?.record({
-      id: randomUuid(),
-      tunnelId: tunnel.id,
-      visitorAddress: origin.address,
-      visitorPort: origin.port,
-      startedAt: at,
-      endedAt: at,
-      setupMs: null,
-      bytesIn: 0,
-      bytesOut: 0,
-      reason,
-    });
+    const at = new Date();
+    this.context.book?.record(
+      recordOf(
+        { id: randomUuid(), tunnel, origin, startedAt: at, setupMs: null, bytes: { in: 0, out: 0 } },
+        reason,
+        at,
+      ),
+    );
+  }
+
+  /**
+   * The client did not come for a visitor. If it has come for nobody since, it is not there: its machine vanished with the
+   * notice unacknowledged, which keeps TCP keepalive from noticing for a quarter of an hour, or it hangs.
+   */
+  private giveUp(visitor: Visitor): void {
+    const { session, lastFetchedAt } = visitor.tunnel;
+    const isThere = lastFetchedAt >= visitor.arrivedAt || (session?.begunAt ?? 0) > visitor.arrivedAt;
+    this.dismiss(visitor, 'not_fetched');
+    if (!isThere) session?.end('client_lost', 'visitors were not fetched');
   }
 
   private dismiss(visitor: Visitor, reason: ConnectionEndReason): void {
@@ -213,31 +206,9 @@ export class Visitors {
   }
 
   private leave(visitor: Visitor, reason: ConnectionEndReason): void {
-    const { id, origin, tunnel, startedAt, setupMs, bytes } = visitor;
+    const { origin, tunnel } = visitor;
     this.bySource.remove(sourceOf(origin.address));
-    this.context.book?.record({
-      id,
-      tunnelId: tunnel.id,
-      visitorAddress: origin.address,
-      visitorPort: origin.port,
-      startedAt: startedAt.toISOString(),
-      endedAt: new Date().toISOString(),
-      setupMs,
-      bytesIn: bytes.in,
-      bytesOut: bytes.out,
-      reason,
-    });
+    this.context.book?.record(recordOf(visitor, reason));
     this.context.onLeave(tunnel);
   }
-}
-
-/** The header that tells the local service who its visitor is, where the owner wants it. */
-function prefaceOf({ tunnel, origin, socket }: Visitor): Buffer | undefined {
-  if (tunnel.proxyProtocol === null) return undefined;
-  return encodeProxyHeader(tunnel.proxyProtocol, {
-    sourceAddress: origin.address,
-    sourcePort: origin.port,
-    destinationAddress: socket.localAddress ?? '0.0.0.0',
-    destinationPort: socket.localPort ?? 0,
-  });
 }

@@ -20,6 +20,7 @@ const FRESH_MS = 5_000;
 @Injectable()
 export class FleetMetrics {
   private readAt = -Infinity;
+  private reading: Promise<void> | undefined;
 
   constructor(
     @Inject(LOGGER) private readonly logger: Logger,
@@ -32,26 +33,40 @@ export class FleetMetrics {
   ) {}
 
   /** Never fails: without the database these gauges are left out, and the scrape shows the rest. */
-  async refresh(): Promise<void> {
-    if (performance.now() - this.readAt < FRESH_MS) return;
-    this.readAt = performance.now();
-    // remove, and not reset: without a database utilization is unknown, and not zero
-    this.utilization.remove();
-    this.tunnelsByState.reset();
-    this.serversByState.reset();
+  refresh(): Promise<void> {
+    if (!this.reading && performance.now() - this.readAt >= FRESH_MS) {
+      this.reading = this.read().finally(() => {
+        this.readAt = performance.now();
+        this.reading = undefined;
+      });
+    }
+    // scrapes that overlap wait for the same look
+    return this.reading ?? Promise.resolve();
+  }
+
+  private async read(): Promise<void> {
     try {
       const [percent, tunnels, servers] = await Promise.all([
         this.capacity.utilizationPercent(),
         this.tunnels.countByState(),
         this.servers.countByState(),
       ]);
+      this.forget();
       this.utilization.set(percent);
       const open = Object.values(TunnelState).filter((state) => state !== TunnelState.closed);
       setEach(this.tunnelsByState, open, tunnels);
       setEach(this.serversByState, Object.values(ServerState), servers);
     } catch (err) {
       this.logger.warn({ err }, 'fleet metrics could not be read');
+      this.forget();
     }
+  }
+
+  /** Removed, and not zero: without a database utilization is unknown. */
+  private forget(): void {
+    this.utilization.remove();
+    this.tunnelsByState.reset();
+    this.serversByState.reset();
   }
 }
 

@@ -21,6 +21,9 @@ export const INTERNAL_KEY_HEADER = 'x-internal-api-key';
 /** Path prefix of the routes that only bore-servers call. */
 export const INTERNAL_PREFIX = '/api/v1/internal';
 
+/** What the database keeps as `integer`. */
+const Int32 = z.int().max(2_147_483_647);
+
 /** An operator's name for a bore-server; also a Prometheus label and a Kubernetes pod name. */
 export const ServerId = z
   .string()
@@ -66,7 +69,7 @@ export const SessionEndReason = z.enum([
 export type SessionEndReason = z.infer<typeof SessionEndReason>;
 
 /** Names one client session of one tunnel. `epoch` grows with each session of the tunnel (G3). */
-const SessionRef = z.object({ tunnelId: z.guid(), sessionId: z.guid(), epoch: z.int().min(1) });
+const SessionRef = z.object({ tunnelId: z.guid(), sessionId: z.guid(), epoch: Int32.min(1) });
 export type SessionRef = z.infer<typeof SessionRef>;
 
 /** A bore-server presents itself. What it leaves out keeps what an administrator set, or the backend's default. */
@@ -101,12 +104,12 @@ export type RegisterResponse = z.infer<typeof RegisterResponse>;
 export const HeartbeatRequest = z.strictObject({
   instanceId: z.guid(),
   /** Grows by one with each heartbeat of a process: one that arrives late, behind a later one, changes nothing. */
-  sequence: z.int().min(1),
+  sequence: Int32.min(1),
   /** It takes no new tunnels. */
   draining: z.boolean(),
   load: z.strictObject({
     /** Visitor connections open now. */
-    connections: z.int().min(0),
+    connections: Int32.min(0),
     /** Mean over the time since the last heartbeat, both directions added. */
     bandwidthMbps: z.number().min(0),
   }),
@@ -151,7 +154,7 @@ export type AuthorizeRequest = z.infer<typeof AuthorizeRequest>;
 export const Grant = z.object({
   tunnelId: z.guid(),
   sessionId: z.guid(),
-  epoch: z.int().min(1),
+  epoch: Int32.min(1),
   port: ListenPort,
   /** HMAC key of the wire protocol, 64 hex digits. */
   key: z.string().regex(/^[0-9a-f]{64}$/),

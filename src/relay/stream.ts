@@ -9,6 +9,9 @@ import { holdReading, wasReset } from './reset.js';
  */
 const GONE_MS = 5_000;
 
+/** A pause of the throttle is looked at again after this long: the rate may have been raised. In milliseconds. */
+const PAUSE_STEP_MS = 500;
+
 /** Ways in which a side can end a stream, as `reasonOf` in {@link Stream} names them. */
 type SideEnd = 'closed' | 'reset';
 
@@ -20,7 +23,10 @@ export interface StreamParts {
   readonly first: Buffer;
   /** What the client is sent before the visitor's own bytes; not counted. */
   readonly preface: Buffer | undefined;
-  /** Told of the bytes of each piece that was moved; for how many milliseconds no more must be read from its sender. */
+  /**
+   * Told of the bytes of each piece that was moved; for how many milliseconds no more must be read from its sender. Asked
+   * again with 0 while it waits.
+   */
   readonly throttle: (bytes: number) => number;
   readonly idleMs: number;
   readonly lingerMs: number;
@@ -47,6 +53,8 @@ export class Stream {
   private reason: ConnectionEndReason | undefined;
   private clientSpoke = false;
   private halfClosed = false;
+  /** Directions that are held back now. */
+  private throttled = 0;
   private open = 2;
 
   constructor(private readonly parts: StreamParts) {
@@ -82,6 +90,21 @@ export class Stream {
     const resume = (): void => {
       if (underWay === 0 && pause === undefined) source.resume();
     };
+    const holdBack = (until: number): void => {
+      if (pause === undefined) this.throttled++;
+      clearTimeout(pause);
+      const look = (): void => {
+        if (performance.now() < until && throttle(0) >= 1) return holdBack(until);
+        release();
+        resume();
+      };
+      pause = setTimeout(look, Math.min(PAUSE_STEP_MS, until - performance.now()));
+    };
+    const release = (): void => {
+      if (pause !== undefined) this.throttled--;
+      clearTimeout(pause);
+      pause = undefined;
+    };
     const write = (chunk: Buffer): void => {
       underWay++;
       const readOn = source.writableEnded ? holdReading(source) : undefined;
@@ -93,13 +116,7 @@ export class Stream {
         resume();
       });
       const pauseMs = throttle(chunk.length);
-      if (pauseMs >= 1) {
-        clearTimeout(pause);
-        pause = setTimeout(() => {
-          pause = undefined;
-          resume();
-        }, pauseMs);
-      }
+      if (pauseMs >= 1) holdBack(performance.now() + pauseMs);
       // as a rule the kernel has taken it by now, and nothing needs to wait
       if (pause !== undefined || sink.writableLength > 0) source.pause();
     };
@@ -111,7 +128,7 @@ export class Stream {
       if (wasReset(source)) source.destroy(new Error('reset'));
       else sink.end();
     });
-    source.on('close', () => clearTimeout(pause));
+    source.on('close', release);
     return { write, resume };
   }
 
@@ -122,7 +139,12 @@ export class Stream {
       this.halfClosed = true;
       for (const side of [socket, other]) side.setTimeout(this.parts.lingerMs);
     });
-    socket.on('timeout', () => this.drop(this.halfClosed ? 'linger' : 'idle'));
+    socket.on('timeout', () => {
+      // silence of our own making
+      if (this.throttled > 0) socket.setTimeout(socket.timeout ?? 0);
+      else if (this.halfClosed) this.giveUp();
+      else this.drop('idle');
+    });
     socket.on('error', () => {
       this.reason ??= reasonOf('reset');
     });
@@ -132,6 +154,15 @@ export class Stream {
       else other.resetAndDestroy();
       if (--this.open === 0) this.parts.onEnd(this.reason ?? 'revoked');
     });
+  }
+
+  /** The linger time is over. What a side has been sent completely is in the kernel, which goes on delivering it. */
+  private giveUp(): void {
+    this.reason = 'linger';
+    for (const side of [this.parts.client, this.parts.visitor]) {
+      if (side.writableFinished) side.destroy();
+      else side.resetAndDestroy();
+    }
   }
 
   /** Throws away what a side goes on sending to one that is gone; if it does not stop by itself, it is told after a while. */

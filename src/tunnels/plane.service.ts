@@ -13,8 +13,9 @@ import type {
   RegisterRequest,
   RegisterResponse,
 } from '../protocol/plane-api.js';
+import { SealError } from '../protocol/sealing.js';
 import { ServersRepository } from '../servers/servers.repository.js';
-import { ClientSessionsRepository } from './client-sessions.repository.js';
+import { type Candidate, ClientSessionsRepository } from './client-sessions.repository.js';
 import { TunnelKeys } from './tunnel-key.js';
 
 /** What bore-servers ask of the control plane (src/protocol/plane-api.ts). */
@@ -67,11 +68,22 @@ export class PlaneService {
     if (server.instanceId !== request.instanceId) throw new PlatformError('SERVER_SUPERSEDED');
 
     for (const candidate of candidates) {
-      const key = this.keys.open(candidate.sealedKey, candidate.id);
-      if (!verifyAnswer(key, request.challenge, request.tag)) continue;
+      const key = this.keyOf(candidate);
+      if (!key || !verifyAnswer(key, request.challenge, request.tag)) continue;
       const begun = await this.sessions.begin(candidate, request.sessionId, request.clientAddress);
       if (begun) return { ...begun, tunnelId: candidate.id, sessionId: request.sessionId, key: key.toString('hex') };
     }
     throw new PlatformError('INVALID_SECRET');
+  }
+
+  /** `undefined` when the key was sealed under a secret that is not configured any more: that tunnel cannot connect, others can. */
+  private keyOf({ id, sealedKey }: Candidate): Buffer | undefined {
+    try {
+      return this.keys.open(sealedKey, id);
+    } catch (err) {
+      if (!(err instanceof SealError)) throw err;
+      this.logger.error({ err, tunnelId: id }, 'the key of a tunnel cannot be opened: see TUNNEL_KEY_SECRET');
+      return undefined;
+    }
   }
 }

@@ -106,11 +106,15 @@ describe('a request that is wrong', () => {
 });
 
 describe('a stranger at the internal API', () => {
-  it('is refused before a byte of a body is read', async () => {
+  it.each([
+    '/api/v1/internal/servers/s1/heartbeat',
+    '/api/v1/%69nternal/servers/s1/heartbeat',
+    'http://x/api/v1/internal/tunnels/authorize',
+  ])('is refused before a byte of a body is read: %s', async (target) => {
     const socket = net.connect(Number(new URL(backend.url).port), '127.0.0.1');
     socket.on('error', () => undefined);
     const heads = 'host: x\r\ncontent-type: application/json\r\ncontent-length: 20000000\r\n\r\n';
-    socket.write(`POST /api/v1/internal/servers/s1/heartbeat HTTP/1.1\r\n${heads}`);
+    socket.write(`POST ${target} HTTP/1.1\r\n${heads}`);
     const [chunk]: unknown[] = await once(socket, 'data', { signal: AbortSignal.timeout(3_000) });
     expect(String(chunk)).toMatch(/^HTTP\/1\.1 401 [^]*"code":"INVALID_INTERNAL_KEY"/);
     await once(socket, 'close', { signal: AbortSignal.timeout(3_000) });

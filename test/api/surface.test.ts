@@ -101,6 +101,16 @@ describe('metrics', () => {
     expect(await metric(/^http_request_duration_seconds_count\{method="GET",route="unmatched"\}/)).toMatch(/ 50$/);
   });
 
+  it('are whole in every one of three scrapes that overlap', async () => {
+    const fresh = await startBackend({ database });
+    try {
+      const scrapes = await Promise.all([0, 1, 2].map(() => new Api(fresh.url).get('/metrics')));
+      for (const { text } of scrapes) expect(text).toContain('bore_servers{state="online"}');
+    } finally {
+      await fresh.stop();
+    }
+  });
+
   it('show servers, tunnels and how full the fleet is', async () => {
     const server = new PlaneClient(backend.url, SECRETS.INTERNAL_API_KEY, 's1', { min: 10_000, max: 10_009 });
     await server.register();
@@ -145,6 +155,25 @@ describe('health', () => {
   });
 });
 
+describe('browsers', () => {
+  it('of allowed origins may call every method and read what matters; others may not', async () => {
+    const open = await startBackend({ database, env: { ALLOWED_ORIGINS: 'https://app.example.com' } });
+    try {
+      const preflight = (origin: string) =>
+        new Api(open.url).send('OPTIONS', '/api/v1/tunnels/x', undefined, {
+          origin,
+          'access-control-request-method': 'DELETE',
+        });
+      const { headers } = await preflight('https://app.example.com');
+      expect(headers.get('access-control-allow-origin')).toBe('https://app.example.com');
+      expect(headers.get('access-control-allow-methods')).toContain('PATCH, DELETE');
+      expect((await preflight('https://evil.example.com')).headers.get('access-control-allow-origin')).toBeNull();
+    } finally {
+      await open.stop();
+    }
+  });
+});
+
 describe('settings', () => {
   it.each([
     ['JWT_SECRET', 'short'],
@@ -153,6 +182,7 @@ describe('settings', () => {
     ['PORT', 'http'],
     ['REDIS_ENABLED', 'true'],
     ['SERVER_LEASE_SECONDS', '6'],
+    ['ALLOWED_ORIGINS', 'https://app.example.com/'],
     ['DB_PASSWORD', ''],
   ])('that are wrong end the start with a sentence that names them: %s', async (name, value) => {
     const failed = await startBackend({ database, env: { [name]: value }, expectFailure: true });

@@ -312,6 +312,39 @@ describe('client sessions', () => {
   });
 });
 
+describe('a tunnel whose key cannot be opened', () => {
+  it('cannot connect, and keeps nobody else from it', async () => {
+    const user = await newUser();
+    const [broken, whole] = [(await open(user)).body, (await open(user)).body];
+    await database.query(
+      `UPDATE tunnels SET sealed_key = set_byte(sealed_key, 1, get_byte(sealed_key, 1) # 255) WHERE id = $1`,
+      [broken.id],
+    );
+    expect(await server.authorize(broken.token, broken.port)).toMatchObject({
+      status: 403,
+      body: { code: 'INVALID_SECRET' },
+    });
+    expect((await server.authorize(whole.token, 0)).status).toBe(200);
+    await closeAll(user);
+  });
+});
+
+describe('a server that is lost, and full', () => {
+  it('does not use up the capacity of the others', async () => {
+    const full = newServer('full', { min: 12_300, max: 12_319 });
+    await full.register();
+    const users = await Promise.all(Array.from({ length: 7 }, newUser));
+    for (let i = 0; i < 20; i++) await open(users[i % 7] ?? admin, { port: 12_300 + i });
+    await database.query(`UPDATE servers SET lease_until = now() WHERE id = 'full'`);
+    const other = await newUser();
+    // s1 has ten ports, and nobody is there
+    expect((await other.get('/api/v1/capacity')).body.free).toBe(10);
+    expect((await open(other)).status).toBe(201);
+    for (const user of [...users, other]) await closeAll(user);
+    await database.query(`UPDATE servers SET state = 'disabled' WHERE id = 'full'`);
+  });
+});
+
 describe('time', () => {
   const closed = (user: Api, id: string) =>
     until(async () => {

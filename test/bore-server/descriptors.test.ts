@@ -8,9 +8,9 @@ const silent = pino({ level: 'silent' });
 
 describe('limits within the descriptors of the process', () => {
   it.each([
-    [256, 96, 32],
-    [1_024, 448, 64],
-    [20_000, 8_000, 1_250],
+    [256, 80, 32],
+    [1_024, 416, 128],
+    [20_000, 8_000, 2_048],
     [1_000_000, 8_000, 2_048],
   ])('%i descriptors: %i visitors, %i handshakes', (descriptors, maxConnections, maxHandshakes) => {
     const limits = Limits.parse({});

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, readFile, stat, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 
 import { pino } from 'pino';
@@ -45,13 +45,13 @@ describe('grants without the control plane', () => {
     const grant = grantOf('tk_a', 10_000);
     grants.put(grant, 0);
     grants.put(grantOf('tk_b', 10_001), 0);
-    const first = grants.authorize(wish('tk_a', 10_000), 1);
-    const second = grants.authorize(wish('tk_a', 0), 2);
+    const first = grants.authorize(wish('tk_a', 10_000), randomUuid(), 1);
+    const second = grants.authorize(wish('tk_a', 0), randomUuid(), 2);
     expect(first).toMatchObject({ tunnelId: grant.tunnelId, epoch: 4 });
     expect(second).toMatchObject({ tunnelId: grant.tunnelId, epoch: 5 });
     expect(new Set([grant.sessionId, first?.sessionId, second?.sessionId]).size).toBe(3);
-    expect(grants.authorize(wish('tk_a', 10_001), 3)).toBeUndefined();
-    expect(grants.authorize(wish('tk_c', 0), 3)).toBeUndefined();
+    expect(grants.authorize(wish('tk_a', 10_001), randomUuid(), 3)).toBeUndefined();
+    expect(grants.authorize(wish('tk_c', 0), randomUuid(), 3)).toBeUndefined();
   });
 
   it('are good for their time since the control plane last agreed, and not beyond the tunnel’s own', () => {
@@ -59,11 +59,22 @@ describe('grants without the control plane', () => {
     const grant = grantOf('tk_a', 10_000);
     grants.put(grant, 0);
     grants.confirm(new Set([grant.tunnelId]), 500_000);
-    expect(grants.authorize(wish('tk_a', 0), TTL_MS + 499_999)).toBeDefined();
-    expect(grants.authorize(wish('tk_a', 0), TTL_MS + 500_001)).toBeUndefined();
+    expect(grants.authorize(wish('tk_a', 0), randomUuid(), TTL_MS + 499_999)).toBeDefined();
+    expect(grants.authorize(wish('tk_a', 0), randomUuid(), TTL_MS + 500_001)).toBeUndefined();
     grants.put(grantOf('tk_b', 10_001, { expiresAt: '1970-01-01T00:01:00.000Z' }), 0);
-    expect(grants.authorize(wish('tk_b', 0), 59_999)).toBeDefined();
-    expect(grants.authorize(wish('tk_b', 0), 60_001)).toBeUndefined();
+    expect(grants.authorize(wish('tk_b', 0), randomUuid(), 59_999)).toBeDefined();
+    expect(grants.authorize(wish('tk_b', 0), randomUuid(), 60_001)).toBeUndefined();
+  });
+
+  it('begin the session that was asked for, and are gone when the control plane refuses who answers to them', () => {
+    const grants = new Grants([], TTL_MS, () => undefined);
+    grants.put(grantOf('tk_a', 10_000), 0);
+    const sessionId = randomUuid();
+    expect(grants.authorize(wish('tk_a', 0), sessionId, 1)?.sessionId).toBe(sessionId);
+    grants.forgetAnswering(wish('tk_b', 10_000), 1);
+    expect(grants.kept(1)).toHaveLength(1);
+    grants.forgetAnswering(wish('tk_a', 0), 1);
+    expect(grants.kept(1)).toHaveLength(0);
   });
 
   it('are gone when their tunnel is closed, or its port given to another', () => {
@@ -71,10 +82,10 @@ describe('grants without the control plane', () => {
     const grant = grantOf('tk_a', 10_000);
     grants.put(grant, 0);
     grants.forget(grant.tunnelId);
-    expect(grants.authorize(wish('tk_a', 0), 1)).toBeUndefined();
+    expect(grants.authorize(wish('tk_a', 0), randomUuid(), 1)).toBeUndefined();
     grants.put(grant, 0);
     grants.put(grantOf('tk_b', 10_000), 0);
-    expect(grants.authorize(wish('tk_a', 0), 1)).toBeUndefined();
+    expect(grants.authorize(wish('tk_a', 0), randomUuid(), 1)).toBeUndefined();
     expect(grants.kept(1)).toHaveLength(1);
   });
 });
@@ -131,6 +142,18 @@ describe('the state file', () => {
     expect(await first.file.lock()).toBe(true);
     expect(await second.file.lock()).toBe(false);
     // kill -9 leaves the socket's file behind: another process of its own stands for that in test/wire/fail-static
+  });
+
+  it('that can be written no more is removed: what it says may be reported from now on', async () => {
+    const folder = await mkdtemp(path.join(inject('scratch'), 'state-'));
+    const book = new UsageBook(undefined, () => undefined);
+    const { file, failures } = await open(folder, [key], new Grants([], TTL_MS, () => undefined), book);
+    await file.save();
+    expect(await file.load()).toBeDefined();
+    await mkdir(path.join(folder, 'bore-server.s1.state.next'));
+    await file.save();
+    expect(failures()).toBe(1);
+    expect(await file.load()).toBeUndefined();
   });
 
   it('that cannot be written is counted, and nothing else happens', async () => {

@@ -119,6 +119,14 @@ describe('the book of usage', () => {
     );
   });
 
+  it('takes no record that the control plane would refuse, and hold up every report behind it', () => {
+    let lost = 0;
+    const book = new UsageBook(undefined, () => lost++);
+    for (const visitorAddress of ['', 'fe80::1%eth0', 'x\0']) book.record({ ...record(), visitorAddress });
+    expect(lost).toBe(3);
+    expect(book.report()).toBeUndefined();
+  });
+
   it('sends at most so many records at a time, and the rest behind them', () => {
     const book = new UsageBook(undefined, () => undefined);
     let pressed = 0;

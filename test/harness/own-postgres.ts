@@ -1,4 +1,4 @@
-import { chmod, mkdtemp } from 'node:fs/promises';
+import { chmod, mkdtemp, readFile } from 'node:fs/promises';
 import path from 'node:path';
 
 import pg from 'pg';
@@ -42,6 +42,23 @@ export class OwnPostgres implements TestDatabase {
     return (await this.pool.query(sql, values)).rows;
   }
 
+  /** A connection that has run these statements and stays as it is. */
+  async hold(...statements: string[]): Promise<{ release(): Promise<void> }> {
+    const client = new pg.Client({ ...this.address });
+    await client.connect();
+    for (const statement of statements) await client.query(statement);
+    return { release: () => client.end() };
+  }
+
+  /** Stops every process of it, as a machine that hangs does. */
+  async freeze(): Promise<void> {
+    await this.signalAll('SIGSTOP');
+  }
+
+  async thaw(): Promise<void> {
+    await this.signalAll('SIGCONT');
+  }
+
   /** kill -9: of the postmaster; its children notice, and end. */
   async kill9(): Promise<void> {
     await this.pool?.end();
@@ -59,6 +76,12 @@ export class OwnPostgres implements TestDatabase {
   async drop(): Promise<void> {
     await this.pool?.end();
     await this.running.stop();
+  }
+
+  private async signalAll(signal: NodeJS.Signals): Promise<void> {
+    const postmaster = this.running.process.pid ?? 0;
+    const children = await readFile(`/proc/${postmaster}/task/${postmaster}/children`, 'utf8');
+    for (const pid of [postmaster, ...children.trim().split(' ').map(Number)]) process.kill(pid, signal);
   }
 }
 

@@ -108,4 +108,6 @@ const ENV = {
   RESERVED_CAPACITY_PERCENT: '0',
   HEARTBEAT_INTERVAL_MS: '200',
   HOUSEKEEPING_INTERVAL_MS: '200',
+  // as fast as it goes: the limit of a tunnel has tests of its own
+  MAX_BANDWIDTH_PER_TUNNEL: '1000000',
 };

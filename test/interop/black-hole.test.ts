@@ -80,4 +80,36 @@ describe('a client whose machine vanishes', () => {
       );
     },
   );
+
+  it(
+    'is noticed although a visitor has come meanwhile, whose notice keeps TCP from probing',
+    { timeout: 90_000 },
+    async () => {
+      const other = await RemoteHost.create(2);
+      const there = await Platform.start({
+        address: other.ourAddress,
+        controlPort: 7835,
+        ports: { min: 10_000, max: 10_099 },
+      });
+      try {
+        const owner = await there.newUser();
+        const tunnel = await there.open(owner, { localPort: 8080 });
+        const [, ...args] = tunnel.command.split(' ');
+        const client = new RunningProcess(...other.command('path' in bore ? bore.path : '', args), {
+          PATH: process.env['PATH'],
+        });
+        await client.waitFor('listening at');
+        await other.vanish();
+        const began = performance.now();
+        expect((await readAll(await connect(other.ourAddress, tunnel.port))).how).toBe('reset');
+        await there.server.waitFor('"reason":"client_lost"');
+        await until(async () => (await there.stateOf(tunnel)) === 'offline', 'the tunnel is offline');
+        expect(performance.now() - began).toBeLessThan(20_000);
+        await client.kill9();
+      } finally {
+        await there.stop();
+        await other.delete();
+      }
+    },
+  );
 });

@@ -13,7 +13,7 @@ afterEach(() => {
 });
 
 /** A visitor, and the local service's end of its connection, with a relay between. */
-async function joined(): Promise<{ visitor: Socket; local: Socket }> {
+async function joined(lingerMs = 60_000): Promise<{ visitor: Socket; local: Socket }> {
   const pair = async (): Promise<[near: Socket, far: Socket]> => {
     let near: Socket | undefined;
     const service = await startService((socket) => (near = socket.pause()));
@@ -30,7 +30,7 @@ async function joined(): Promise<{ visitor: Socket; local: Socket }> {
     preface: undefined,
     throttle: () => 0,
     idleMs: 0,
-    lingerMs: 60_000,
+    lingerMs,
     count: () => undefined,
     onEnd: () => undefined,
   });
@@ -67,6 +67,18 @@ it('passes an end on to a side that does not read at the moment', async () => {
   const heard = readAll(local);
   visitor.end('enough');
   expect(await heard).toBe('enough');
+});
+
+it('delivers to the end what a slow reader has not read when the linger time is over', async () => {
+  const { visitor, local } = await joined(500);
+  visitor.pause();
+  const bytes = Buffer.alloc(1_500_000, 'tail ');
+  local.on('error', () => undefined).end(bytes);
+  await new Promise((resolve) => local.once('close', resolve));
+  // all of it is in the kernel's buffers now, and both ends have been silent for longer than the linger time
+  const heard = readAll(visitor);
+  visitor.resume();
+  expect(await heard).toBe(bytes.toString());
 });
 
 /** Resolves with false when a socket has not got rid of anything for a while. */

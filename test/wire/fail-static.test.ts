@@ -83,7 +83,7 @@ describe('with every backend and PostgreSQL killed', () => {
       stream.end();
       await readAll(stream);
       await until(async () => (await platform.metric('bore_server_connections')) === 0, 'all visitors have left');
-      const since = Date.now();
+      let since = Date.now();
       const kept = path.join(platform.dataDir, 'bore-server.s1.state');
       await until(async () => ((await stat(kept).catch(() => undefined))?.mtimeMs ?? 0) > since, 'it is kept', 15_000);
       await platform.server.kill9();
@@ -92,6 +92,12 @@ describe('with every backend and PostgreSQL killed', () => {
       expect(await echoed(carried.port, 'after its restart')).toBe('after its restart');
       expect((await hello(platform.server, unknown.token, unknown.port)).answer.kind).toBe('error');
       back.stop();
+      // once more: what a process that has never seen the control plane has carried is kept as well
+      since = Date.now();
+      await until(async () => ((await stat(kept)).mtimeMs ?? 0) > since, 'it is kept', 15_000);
+      await platform.server.kill9();
+      await platform.startServerAgain({ register: false });
+      client = await CarryingClient.start(platform.server, carried.token, carried.port, echo);
 
       // it reconciles by itself
       await postgres.startAgain();
@@ -123,6 +129,14 @@ describe('with every backend and PostgreSQL killed', () => {
       kind: 'error',
       text: 'invalid secret',
     });
+    // and what was refused stays so without the control plane
+    await platform.backend.kill9();
+    expect((await hello(platform.server, tunnel.token, tunnel.port)).answer).toEqual({
+      kind: 'error',
+      text: UNAVAILABLE,
+    });
+    await platform.startBackendAgain();
+    await until(async () => (await user.get('/api/v1/auth/me')).status === 200, 'the backend is back');
   });
 });
 

@@ -13,7 +13,7 @@ import { type BoreServerProcess, newDataDir, startBoreServer } from '../harness/
 import { FaultProxy } from '../harness/fault-proxy.js';
 import { Platform } from '../harness/platform.js';
 import { RunningProcess } from '../harness/running-process.js';
-import { connect, readAll, readExactly } from '../harness/sockets.js';
+import { connect, isRefused, readAll, readExactly } from '../harness/sockets.js';
 import { until } from '../harness/until.js';
 import { CarryingClient, hello, WireClient } from '../harness/wire-client.js';
 
@@ -150,9 +150,43 @@ describe('between the client and the bore-server', () => {
   });
 });
 
+describe('a visitor that is gone before it is seen', () => {
+  it('holds up nothing: heartbeats go on, and usage is reported', async () => {
+    const tunnel = await platform.open(user);
+    const client = await CarryingClient.start(platform.server, tunnel.token, tunnel.port, echo);
+    await Promise.all(
+      Array.from({ length: 200 }, async () => {
+        const visitor = await connect(ADDRESS, tunnel.port);
+        visitor.resetAndDestroy();
+      }),
+    );
+    expect(await echoed(tunnel.port, 'still')).toBe('still');
+    const usage = async () => (await user.get(`/api/v1/tunnels/${tunnel.id}/usage`)).body.total;
+    await until(async () => (await usage()).bytesIn === 5, 'it is reported');
+    client.stop();
+  });
+});
+
+describe('a client that leaves while it is asked about', () => {
+  it('leaves no session behind', async () => {
+    const tunnel = await platform.open(user);
+    plane.set({ latencyMs: 300 });
+    const wire = await WireClient.connect(platform.server);
+    await wire.greet(tunnel.token, { kind: 'hello', port: tunnel.port });
+    const asked = async () => (await platform.stateOf(tunnel)) === 'active';
+    await until(() => wire.socket.writableLength === 0, 'the greeting is sent');
+    wire.socket.resetAndDestroy();
+    await until(asked, 'the backend has granted it');
+    plane.heal();
+    // a granted session that nobody carries is given some time to appear
+    await until(async () => !(await asked()), 'it is offline', 15_000);
+    expect(await isRefused(ADDRESS, tunnel.port)).toBe(true);
+  });
+});
+
 describe('a client that is there and does nothing', () => {
   it(
-    'paused: its visitors are not kept waiting for ever, and it carries on when it goes on',
+    'paused for longer than a visitor waits: it is taken for lost, as if its machine had vanished',
     { timeout: 60_000 },
     async ({ skip }) => {
       const bore = inject('upstreamBore');
@@ -166,16 +200,10 @@ describe('a client that is there and does nothing', () => {
       expect((await readAll(await connect(ADDRESS, tunnel.port))).how).toBe('reset');
       expect(performance.now() - began).toBeGreaterThan(9_000);
       expect(performance.now() - began).toBeLessThan(13_000);
-      expect(await platform.stateOf(tunnel)).toBe('active');
+      await until(async () => (await platform.stateOf(tunnel)) === 'offline', 'the tunnel is offline');
+      expect(await isRefused(ADDRESS, tunnel.port)).toBe(true);
       client.signal('SIGCONT');
-      // nothing listens on port 1: fetched, and closed without a byte
-      await until(async () => {
-        const visitor = await connect(ADDRESS, tunnel.port);
-        await readAll(visitor);
-        visitor.destroy();
-        const { items } = (await user.get(`/api/v1/tunnels/${tunnel.id}/connections`)).body;
-        return items.some(({ reason }: { reason: string }) => reason === 'local_refused');
-      }, 'it fetches visitors again');
+      expect(await client.exitCode()).not.toBeNull();
       await client.kill9();
     },
   );

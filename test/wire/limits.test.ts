@@ -233,7 +233,47 @@ describe('a source that keeps failing', () => {
   });
 });
 
+describe('a slow tunnel', () => {
+  it(
+    'is not idle while it is held back: streams that wait for their share are not cut',
+    { timeout: 60_000 },
+    async () => {
+      const server = await start({
+        BORE_BANDWIDTH_MBPS_PER_TUNNEL: '2',
+        BORE_IDLE_SECONDS: '1',
+        BORE_LINGER_SECONDS: '1',
+      });
+      await carry(server, 10_000, (stream) => {
+        // half of them are uploads, half are downloads to who has finished
+        stream.resume().once('end', () => stream.end(Buffer.alloc(100_000)));
+      });
+      const ends = await Promise.all(
+        Array.from({ length: 8 }, async () => {
+          const visitor = await visit(10_000);
+          visitor.end(Buffer.alloc(100_000));
+          const { bytes, how } = await readAll(visitor);
+          return [bytes.length, how];
+        }),
+      );
+      expect(ends).toEqual(ends.map(() => [100_000, 'finished']));
+    },
+  );
+});
+
 describe('half-open handshakes', () => {
+  it('of a few sources that hold all there may be make room for others', async () => {
+    const server = await start({ BORE_MAX_HANDSHAKES: '64', BORE_MAX_HANDSHAKES_PER_SOURCE: '16' });
+    await carry(server, 10_000, greet);
+    for (let source = 1; source <= 4; source++) {
+      const silent = await Promise.all(
+        Array.from({ length: 16 }, () => WireClient.connect(server, `127.0.4.${source}`)),
+      );
+      for (const wire of silent) sockets.push(wire.socket);
+    }
+    const served = await Promise.all(Array.from({ length: 5 }, () => isServed(10_000)));
+    expect(served).toEqual(served.map(() => true));
+  });
+
   it('of one source are limited, and do not keep others out', async () => {
     const server = await start({ BORE_MAX_HANDSHAKES_PER_SOURCE: '10' });
     const silent = await Promise.all(

@@ -48,6 +48,9 @@ const strong = z
   .refine((text) => !/change[_-]?me|your_/i.test(text), 'is still the placeholder of the documentation');
 const secret = strong.transform((text) => new Secret(text));
 
+/** What a browser sends as `Origin`: nothing else would ever be equal to it. */
+const isOrigin = (text: string) => new URL(text).origin === text;
+
 const Environment = z.object({
   NODE_ENV: z.enum(['development', 'production', 'test']).default('development'),
   /** Address to listen on. */
@@ -118,7 +121,15 @@ const Environment = z.object({
   SHUTDOWN_DRAIN_SECONDS: int(0, 300).default(0),
 
   /** Origins that browsers may call from; none by default. */
-  ALLOWED_ORIGINS: list.pipe(z.array(z.url())).default([]),
+  ALLOWED_ORIGINS: list
+    .pipe(
+      z.array(
+        z
+          .url({ protocol: /^https?$/ })
+          .refine(isOrigin, 'must be origins, such as https://app.example.com, without a path'),
+      ),
+    )
+    .default([]),
 });
 
 /** Everything that the environment decides, parsed. */

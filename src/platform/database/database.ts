@@ -9,8 +9,14 @@ import { Prisma, PrismaClient } from './generated/client.js';
 
 /** A connection that is not to be had in this time is an outage: the caller hears 503 instead of waiting on. */
 const CONNECT_TIMEOUT_MS = 5_000;
-/** No statement of ours takes a second; this ends one that waits on a lock nobody gives back. */
+/** No statement of ours takes a second; this ends one that is stuck. */
 const STATEMENT_TIMEOUT_MS = 10_000;
+/** The same, when it is PostgreSQL or the network that is stuck: later than its own limit, so that this has the first word. */
+const QUERY_TIMEOUT_MS = 12_000;
+/** Locks are held for milliseconds. Who waits longer holds a connection that reads and heartbeats need. */
+const LOCK_TIMEOUT_MS = 3_000;
+/** A backend that stops in the middle of a transaction loses its locks before others give up waiting: all admissions need one of them. */
+const IDLE_IN_TRANSACTION_TIMEOUT_MS = 2_000;
 
 /** Where the database is, as node-postgres takes it. */
 export function connectionOf(config: Config) {
@@ -34,6 +40,10 @@ export class Database extends PrismaClient implements OnApplicationShutdown {
           max: config.DB_POOL_SIZE,
           connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
           statement_timeout: STATEMENT_TIMEOUT_MS,
+          query_timeout: QUERY_TIMEOUT_MS,
+          lock_timeout: LOCK_TIMEOUT_MS,
+          idle_in_transaction_session_timeout: IDLE_IN_TRANSACTION_TIMEOUT_MS,
+          keepAlive: true,
           application_name: 'bore-backend',
         },
         { onPoolError: (err) => logger.warn({ err }, 'database connection lost') },
@@ -77,13 +87,14 @@ const UNAVAILABLE_KINDS = new Set(['DatabaseNotReachable', 'ConnectionClosed', '
 
 /**
  * SQLSTATE classes of a database that is short of something or on its way up or down, which a repeat may find mended:
- * 08 connection, 40 rolled back by others, 53 out of resources, 57 stopped by an operator or a time-out.
+ * 08 connection, 25 a transaction that took too long or met a replica, 40 rolled back by others, 53 out of resources,
+ * 55 a lock that was not to be had, 57 stopped by an operator or a time-out.
  */
-const UNAVAILABLE_SQLSTATE = /^(08|40|53|57)/;
+const UNAVAILABLE_SQLSTATE = /^(08|25|40|53|55|57)/;
 
 /** What node-postgres itself says, without a code, of connections that broke or were not to be had in time. */
 const CONNECTION_MESSAGES =
-  /Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error/;
+  /Connection terminated|Query read timeout|timeout exceeded when trying to connect|Client has encountered a connection error/;
 
 /** Whether an error says that the database is not there or has no connection to give, and not that we asked wrongly. */
 export function isDatabaseUnavailable(error: unknown): boolean {

@@ -118,7 +118,7 @@ async function playSendsOn(actor: Witness, other: Witness): Promise<Result> {
   await actor.hears(4 * FLIGHT_BYTES);
   const actedAt = performance.now();
   await actor.close();
-  await until(() => other.socket.destroyed || performance.now() - actedAt > PATIENCE_MS, 'patience');
+  await until(() => other.socket.destroyed || performance.now() - actedAt > PATIENCE_MS, 'patience', 2 * PATIENCE_MS);
   const told = other.socket.destroyed;
   goesOn = false;
   other.socket.destroy();
