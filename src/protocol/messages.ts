@@ -100,8 +100,15 @@ export function encodeServerMessage(message: ServerMessage): Buffer {
     case 'connection':
       return encode({ Connection: message.id });
     case 'error':
-      return encode({ Error: message.text });
+      return encode({ Error: fitting(message.text) });
   }
+}
+
+/** As much of an error's text as a frame holds: whoever is told it must hear something. */
+function fitting(text: string): string {
+  let shown = text;
+  while (Buffer.byteLength(JSON.stringify({ Error: shown })) > MAX_FRAME_BYTES) shown = shown.slice(0, -1);
+  return shown;
 }
 
 function encode(json: unknown): Buffer {

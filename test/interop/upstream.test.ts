@@ -169,6 +169,19 @@ describe('upstream’s bore client', () => {
     expect(bytes.equals(answer)).toBe(true);
   });
 
+  it('tells the local service who its visitor is, by a PROXY protocol header', async () => {
+    let heard = '';
+    const localPort = await serve((socket) => {
+      socket.on('data', (chunk: Buffer) => (heard += chunk.toString())).on('end', () => socket.end());
+    });
+    const tunnel = await platform.open(user, { localPort, proxyProtocol: 'v1' });
+    await carry(tunnel);
+    const visitor = await connect(ADDRESS, tunnel.port, '127.0.4.1');
+    visitor.end('GET / HTTP/1.0');
+    await readAll(visitor);
+    expect(heard).toMatch(/^PROXY TCP4 127\.0\.4\.1 127\.0\.2\.7 \d+ \d+\r\nGET \/ HTTP\/1\.0$/);
+  });
+
   it('serves 200 visitors at once, each its own', async () => {
     const localPort = await serve((socket) => socket.pipe(socket));
     const tunnel = await platform.open(user, { localPort });

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { FrameError, FrameReader, MAX_FRAME_BYTES } from '../../src/protocol/frames.js';
-import { parseClientMessage, parseServerMessage } from '../../src/protocol/messages.js';
+import { encodeServerMessage, parseClientMessage, parseServerMessage } from '../../src/protocol/messages.js';
 
 /** Pushes `bytes` in pieces that end at `cuts`, and takes whatever frames there are after each piece. */
 function readInPieces(bytes: Buffer, cuts: readonly number[]): { frames: string[]; rest: Buffer } {
@@ -63,6 +63,16 @@ describe('frames', () => {
 });
 
 describe('messages', () => {
+  it('of errors fit into a frame, whatever their text', () => {
+    fc.assert(
+      fc.property(fc.string({ unit: 'binary', maxLength: 600 }), (text) => {
+        const frame = encodeServerMessage({ kind: 'error', text });
+        expect(frame.length).toBeLessThanOrEqual(MAX_FRAME_BYTES + 1);
+        expect(frame.at(-1)).toBe(0);
+      }),
+    );
+  });
+
   it('of arbitrary text and JSON are understood or refused with a FrameError', () => {
     const parse = (text: string) => {
       for (const parser of [parseClientMessage, parseServerMessage]) {

@@ -51,6 +51,9 @@ const early = { with: 'bytes in flight', when: 'before Accept' } as const;
 /** What upstream's programs do with a reset: they end both connections, and the other looks finished. */
 const lost = { stockClient: ['hidden'], upstreamServer: ['hidden'] } as const;
 
+/** The same of a visitor that is gone before it is fetched: the client may hear of it before it has dialled its service. */
+const lostEarly = { stockClient: ['hidden', 'never came'], upstreamServer: ['hidden', 'never came'] } as const;
+
 const both = (row: Omit<Row, 'who'>): Row[] => [
   { who: 'visitor', ...row },
   { who: 'service', ...row },
@@ -88,14 +91,14 @@ export const ROWS: readonly Row[] = [
     afterwards: 'answers',
     expected: ['whole'],
   },
-  { who: 'visitor', does: 'resets', ...early, expected: ['reset', 'never came'], ...lost },
+  { who: 'visitor', does: 'resets', ...early, expected: ['reset', 'never came'], ...lostEarly },
   {
     who: 'visitor',
     does: 'resets',
     with: 'nothing',
     when: 'before Accept',
     expected: ['reset', 'never came'],
-    ...lost,
+    ...lostEarly,
   },
 ];
 
