@@ -32,6 +32,7 @@ export class FaultProxy {
   private readonly links = new Set<Link>();
   private readonly toxics: Record<'toTarget' | 'toClient', Toxics> = { toTarget: HEALTHY, toClient: HEALTHY };
   private server: net.Server | undefined;
+  private gone = 0;
 
   private constructor(
     private readonly target: Endpoint,
@@ -49,6 +50,11 @@ export class FaultProxy {
   /** Connections open now. */
   get connections(): number {
     return this.links.size;
+  }
+
+  /** Connections that have ended since the start. */
+  get ended(): number {
+    return this.gone;
   }
 
   /** Bytes that were taken and went nowhere, on the connections open now. */
@@ -127,7 +133,7 @@ export class FaultProxy {
     let open = 2;
     const guard = (socket: Socket, other: Socket, lane: FaultLane, swallows: () => boolean): void => {
       socket.once('close', () => {
-        if (--open === 0) this.links.delete(link);
+        if (--open === 0 && this.links.delete(link)) this.gone++;
         // broken, not finished; what it had finished saying is still passed on
         if (!lane.isEnded && !swallows()) other.resetAndDestroy();
       });
