@@ -3,7 +3,7 @@ import path from 'node:path';
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
-import { freePort } from '../../src/local/free-port.js';
+import { ownPort } from '../harness/own-ports.js';
 import { PASSWORD } from './borectl.js';
 import { credentialsOf, Platform } from './platform.js';
 
@@ -85,7 +85,7 @@ describe('an account', () => {
 
   it('is not there when the API is not', async () => {
     const person = await platform.newPerson();
-    const api = `http://127.0.0.1:${await freePort()}`;
+    const api = `http://127.0.0.1:${await ownPort()}`;
     expect(await person.run(['login', 'ada@example.com', '--api', api])).toEqual({
       code: 1,
       stdout: '',

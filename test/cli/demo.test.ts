@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
-import { freePort } from '../../src/local/free-port.js';
+import { ownPort } from '../harness/own-ports.js';
 import { RunningProcess } from '../harness/running-process.js';
 import { PASSWORD } from './borectl.js';
 import { ADMIN_EMAIL, Platform } from './platform.js';
@@ -52,7 +52,7 @@ describe('the demonstration', () => {
   });
 
   it('says in one sentence what it lacks', async () => {
-    const url = `http://127.0.0.1:${await freePort()}`;
+    const url = `http://127.0.0.1:${await ownPort()}`;
     const nothing = demo({ BORE_API: url });
     expect(await nothing.exitCode()).toBe(1);
     expect(nothing.output()).toBe(

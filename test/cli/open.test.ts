@@ -3,7 +3,7 @@ import { once } from 'node:events';
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
-import { freePort } from '../../src/local/free-port.js';
+import { ownPort } from '../harness/own-ports.js';
 import { until } from '../harness/until.js';
 import type { Person } from './borectl.js';
 import { endOf, hashAll, type LocalService, readAll, startService, visit } from './local-service.js';
@@ -209,7 +209,7 @@ describe('bytes', () => {
 
 describe('visitors', () => {
   it('are turned away at once while nothing listens locally, and let in when something does', async () => {
-    const nothing = await freePort();
+    const nothing = await ownPort();
     const client = await person.open(nothing, '--local-host', '127.0.0.1');
     const started = performance.now();
     for (const end of await Promise.all(Array.from({ length: 8 }, async () => endOf(await visit(client))))) {

@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url';
 
+import { ownPort } from './own-ports.js';
 import { RunningProcess } from './running-process.js';
 import type { TestDatabase } from './database.js';
 
@@ -30,7 +31,7 @@ export async function startBackend({ database, env, expectFailure = false }: Bac
   const backend = new Backend(process.execPath, [MAIN], {
     PATH: process.env['PATH'],
     HOST: '127.0.0.1',
-    PORT: '0',
+    PORT: String(await ownPort()),
     DB_HOST: host,
     DB_PORT: String(port),
     DB_NAME: name,

@@ -5,7 +5,7 @@ import path from 'node:path';
 import type { TestProject } from 'vitest/node';
 
 import { startEmbeddedPostgres } from '../../src/local/embedded-postgres.js';
-import { freePort } from '../../src/local/free-port.js';
+import { ownPort } from './own-ports.js';
 import { BINARIES_HOME } from '../../src/local/state-folders.js';
 import { type DatabaseAddress, migrateUp } from '../../src/platform/database/migrations.js';
 import { createTemplate } from './database.js';
@@ -26,7 +26,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   await chmod(folder, 0o755);
   const address: DatabaseAddress = {
     host: '127.0.0.1',
-    port: await freePort(),
+    port: await ownPort(),
     database: 'postgres',
     user: 'postgres',
     password: 'test-only',

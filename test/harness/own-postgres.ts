@@ -5,7 +5,7 @@ import pg from 'pg';
 import { inject } from 'vitest';
 
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/local/embedded-postgres.js';
-import { freePort } from '../../src/local/free-port.js';
+import { ownPort } from './own-ports.js';
 import { BINARIES_HOME } from '../../src/local/state-folders.js';
 import { type DatabaseAddress, migrateUp } from '../../src/platform/database/migrations.js';
 import type { TestDatabase } from './database.js';
@@ -23,7 +23,7 @@ export class OwnPostgres implements TestDatabase {
   static async start(): Promise<OwnPostgres> {
     const address = {
       host: '127.0.0.1',
-      port: await freePort(),
+      port: await ownPort(),
       database: 'postgres',
       user: 'postgres',
       password: 'own',

@@ -5,8 +5,9 @@ import path from 'node:path';
 import { parseEnv } from 'node:util';
 import { fileURLToPath } from 'node:url';
 
-import { freePort, isPortTaken } from '../../src/local/free-port.js';
+import { isPortTaken } from '../../src/local/free-port.js';
 import { CONTROL_PORT } from '../../src/protocol/frames.js';
+import { ownPort } from '../harness/own-ports.js';
 import { until } from '../harness/until.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -29,11 +30,9 @@ export interface Ports {
 
 /** @param host an address of the loopback network of the suite's own has the port that stock clients know free */
 export async function freePorts(host = '127.0.0.1'): Promise<Ports> {
-  const control = host === '127.0.0.1' ? await freePort() : CONTROL_PORT;
-  const [api, admin] = [await freePort(), await freePort()];
-  // below the ports that the system gives to outgoing connections; a range for each test worker
-  const min = 27_000 + Number(process.env['VITEST_POOL_ID'] ?? 1) * 20;
-  return { host, api, control, admin, tunnels: { min, max: min + 9 } };
+  const api = await ownPort(13, host);
+  const control = host === '127.0.0.1' ? api + 1 : CONTROL_PORT;
+  return { host, api, control, admin: api + 2, tunnels: { min: api + 3, max: api + 12 } };
 }
 
 /** A folder that PostgreSQL's user can reach too, also as root. */
