@@ -1,6 +1,7 @@
 import { Module, StandardSchemaSerializerInterceptor } from '@nestjs/common';
 import { APP_FILTER, APP_INTERCEPTOR, APP_PIPE } from '@nestjs/core';
 
+import { AuditModule } from './audit/audit.module.js';
 import { AuthModule } from './auth/auth.module.js';
 import { CapacityModule } from './capacity/capacity.module.js';
 import { HealthModule } from './health/health.module.js';
@@ -21,6 +22,7 @@ import { TunnelsModule } from './tunnels/tunnels.module.js';
     LoggingModule,
     LifecycleModule,
     DatabaseModule,
+    AuditModule,
     AuthModule,
     ServersModule,
     CapacityModule,

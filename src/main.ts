@@ -12,6 +12,7 @@ import { serveOpenApi } from './openapi.js';
 import { CONFIG, type Config, ConfigError, readConfig } from './platform/config/config.js';
 import { createHttpServer, installHooks } from './platform/http/http-server.js';
 import { Lifecycle } from './platform/http/lifecycle.js';
+import { keepRequestContext } from './platform/http/request-context.js';
 import { createLogger, LOGGER, NestLogger } from './platform/logging/logger.js';
 
 /** Requests under way get this long after the drain; then the process goes all the same. */
@@ -31,6 +32,7 @@ async function start(): Promise<void> {
   const lifecycle = app.get(Lifecycle);
   const server = adapter.getInstance();
   installHooks(server, logger, lifecycle);
+  keepRequestContext(server);
   refuseStrangers(server, config.INTERNAL_API_KEY);
   app.get(HttpMetrics, { strict: false }).install(server);
 

@@ -14,7 +14,12 @@ export function createOpenApi(app: INestApplication): OpenAPIObject {
       .setDescription('TCP tunnels as a service, for unmodified bore clients')
       .setVersion('1')
       .setOpenAPIVersion('3.1.0')
-      .addBearerAuth()
+      .addBearerAuth({ type: 'http', scheme: 'bearer', bearerFormat: 'JWT', description: 'Access token of a login' })
+      .addSecurity('apiKey', {
+        type: 'http',
+        scheme: 'bearer',
+        description: 'API key (`bk_…`) that holds the scope named',
+      })
       .addApiKey({ type: 'apiKey', in: 'header', name: INTERNAL_KEY_HEADER }, 'internalKey')
       .build(),
   );

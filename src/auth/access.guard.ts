@@ -20,11 +20,12 @@ export class AccessGuard extends AuthGuard('jwt') {
   }
 
   override async canActivate(context: ExecutionContext): Promise<boolean> {
-    const access =
-      this.reflector.getAllAndOverride<Access | undefined>(ACCESS_KEY, [context.getHandler(), context.getClass()]) ??
-      'user';
+    const access = this.reflector.getAllAndOverride<Access | undefined>(ACCESS_KEY, [
+      context.getHandler(),
+      context.getClass(),
+    ]);
     const request = context.switchToHttp().getRequest<FastifyRequest>();
-    switch (access) {
+    switch (access?.kind) {
       case 'public':
         return true;
       case 'internal': {
@@ -35,8 +36,11 @@ export class AccessGuard extends AuthGuard('jwt') {
       case 'user':
       case 'admin':
         await super.canActivate(context);
-        if (access === 'admin' && request.caller?.role !== 'admin') throw new PlatformError('FORBIDDEN');
+        if (access.kind === 'admin' && request.caller?.role !== 'admin') throw new PlatformError('FORBIDDEN');
         return true;
+      case undefined:
+        // nobody has decided who may
+        throw new PlatformError('FORBIDDEN');
     }
   }
 

@@ -1,8 +1,8 @@
 import { Body, Controller, Get, Header, Post } from '@nestjs/common';
-import { ApiBearerAuth, ApiTags } from '@nestjs/swagger';
+import { ApiTags } from '@nestjs/swagger';
 
 import { Answers } from '../platform/http/answers.decorator.js';
-import { type Caller, CurrentCaller, Public } from '../platform/http/route-metadata.js';
+import { CurrentLogin, type LoggedIn, LoginOnly, Public } from '../platform/http/route-metadata.js';
 import { UserView } from '../users/user.js';
 import { LoginRequest, RefreshRequest, SignupRequest, TokenPair } from './auth.schemas.js';
 import { AuthService } from './auth.service.js';
@@ -37,16 +37,16 @@ export class AuthController {
   }
 
   @Post('logout')
-  @ApiBearerAuth()
+  @LoginOnly()
   @Answers(204, null, 'UNAUTHENTICATED')
-  logout(@CurrentCaller() caller: Caller): Promise<void> {
+  logout(@CurrentLogin() caller: LoggedIn): Promise<void> {
     return this.auth.logout(caller.sessionId);
   }
 
   @Get('me')
-  @ApiBearerAuth()
+  @LoginOnly()
   @Answers(200, UserView, 'UNAUTHENTICATED')
-  me(@CurrentCaller() { userId, ...account }: Caller): UserView {
+  me(@CurrentLogin() { userId, ...account }: LoggedIn): UserView {
     return { id: userId, ...account };
   }
 }

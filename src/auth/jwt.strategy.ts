@@ -28,6 +28,6 @@ export class JwtStrategy extends PassportStrategy(Strategy) {
     const token = AccessTokenPayload.safeParse(payload);
     if (!token.success) return null;
     const session = await this.sessions.findAlive(token.data.sid, token.data.sub);
-    return session && { ...session, userId: session.id };
+    return session && { ...session, userId: session.id, apiKeyId: null };
   }
 }

@@ -1,17 +1,18 @@
 import { Controller, Get } from '@nestjs/common';
-import { ApiBearerAuth, ApiTags } from '@nestjs/swagger';
+import { ApiTags } from '@nestjs/swagger';
 
 import { Answers } from '../platform/http/answers.decorator.js';
+import { AccountOnly } from '../platform/http/route-metadata.js';
 import { CapacityView } from './capacity.js';
 import { CapacityService } from './capacity.service.js';
 
 @ApiTags('capacity')
-@ApiBearerAuth()
 @Controller('capacity')
 export class CapacityController {
   constructor(private readonly capacity: CapacityService) {}
 
   @Get()
+  @AccountOnly('capacity:read')
   @Answers(200, CapacityView, 'UNAUTHENTICATED')
   show(): Promise<CapacityView> {
     return this.capacity.show();

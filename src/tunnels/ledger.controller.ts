@@ -1,21 +1,21 @@
 import { Controller, Get, Param, Query } from '@nestjs/common';
-import { ApiBearerAuth, ApiTags } from '@nestjs/swagger';
+import { ApiTags } from '@nestjs/swagger';
 import { z } from 'zod';
 
 import { Answers } from '../platform/http/answers.decorator.js';
 import { type Page, pageOf } from '../platform/http/page.js';
-import { type Caller, CurrentCaller } from '../platform/http/route-metadata.js';
+import { AccountOnly, type Caller, CurrentCaller } from '../platform/http/route-metadata.js';
 import { ConnectionView, ListConnectionsQuery } from './connection.js';
 import { LedgerService } from './ledger.service.js';
 import { UsageQuery, UsageView } from './usage.js';
 
 @ApiTags('tunnels')
-@ApiBearerAuth()
 @Controller('tunnels/:id')
 export class LedgerController {
   constructor(private readonly ledger: LedgerService) {}
 
   @Get('connections')
+  @AccountOnly('usage:read')
   @Answers(200, pageOf(ConnectionView), 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'NOT_FOUND')
   connections(
     @CurrentCaller() caller: Caller,
@@ -26,6 +26,7 @@ export class LedgerController {
   }
 
   @Get('usage')
+  @AccountOnly('usage:read')
   @Answers(200, UsageView, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'NOT_FOUND')
   usage(
     @CurrentCaller() caller: Caller,

@@ -1,5 +1,5 @@
 import { Body, Controller, Header, Param, Post } from '@nestjs/common';
-import { ApiSecurity, ApiTags } from '@nestjs/swagger';
+import { ApiTags } from '@nestjs/swagger';
 
 import { Answers } from '../platform/http/answers.decorator.js';
 import { InternalOnly } from '../platform/http/route-metadata.js';
@@ -15,7 +15,6 @@ import {
 import { PlaneService } from './plane.service.js';
 
 @ApiTags('internal')
-@ApiSecurity('internalKey')
 @InternalOnly()
 @Controller('internal')
 export class PlaneController {

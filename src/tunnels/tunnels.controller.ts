@@ -1,20 +1,20 @@
 import { Body, Controller, Delete, Get, Header, Param, Patch, Post, Query } from '@nestjs/common';
-import { ApiBearerAuth, ApiTags } from '@nestjs/swagger';
+import { ApiTags } from '@nestjs/swagger';
 import { z } from 'zod';
 
 import { Answers } from '../platform/http/answers.decorator.js';
 import { type Page, pageOf } from '../platform/http/page.js';
-import { type Caller, CurrentCaller } from '../platform/http/route-metadata.js';
+import { AccountOnly, type Caller, CurrentCaller } from '../platform/http/route-metadata.js';
 import { ListTunnelsQuery, OpenedTunnel, OpenTunnelRequest, TunnelView, UpdateTunnelRequest } from './tunnel.js';
 import { TunnelsService } from './tunnels.service.js';
 
 @ApiTags('tunnels')
-@ApiBearerAuth()
 @Controller('tunnels')
 export class TunnelsController {
   constructor(private readonly tunnels: TunnelsService) {}
 
   @Post()
+  @AccountOnly('tunnels:write')
   @Header('cache-control', 'no-store')
   @Answers(
     201,
@@ -36,6 +36,7 @@ export class TunnelsController {
   }
 
   @Get()
+  @AccountOnly('tunnels:read')
   @Answers(200, pageOf(TunnelView), 'VALIDATION_FAILED', 'UNAUTHENTICATED')
   list(
     @CurrentCaller() caller: Caller,
@@ -45,12 +46,14 @@ export class TunnelsController {
   }
 
   @Get(':id')
+  @AccountOnly('tunnels:read')
   @Answers(200, TunnelView, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'NOT_FOUND')
   get(@CurrentCaller() caller: Caller, @Param('id', { schema: z.guid() }) id: string): Promise<TunnelView> {
     return this.tunnels.get(caller, id);
   }
 
   @Patch(':id')
+  @AccountOnly('tunnels:write')
   @Answers(200, TunnelView, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'NOT_FOUND', 'NAME_TAKEN', 'TUNNEL_CLOSED')
   update(
     @CurrentCaller() caller: Caller,
@@ -61,6 +64,7 @@ export class TunnelsController {
   }
 
   @Delete(':id')
+  @AccountOnly('tunnels:write')
   @Answers(204, null, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'NOT_FOUND')
   close(@CurrentCaller() caller: Caller, @Param('id', { schema: z.guid() }) id: string): Promise<void> {
     return this.tunnels.close(caller, id);

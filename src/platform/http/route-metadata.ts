@@ -1,25 +1,43 @@
 /**
- * Who may call a route, as metadata only; the guards that read it are in `auth`. A route without any of these needs
- * a logged-in user.
+ * Who may call a route, as metadata only; the guard that reads it is in `auth`. A route without any of these is refused to
+ * everybody: a new route is a decision. OpenAPI says the same, in `security` and `x-access`.
  */
-import { createParamDecorator, SetMetadata, type ExecutionContext } from '@nestjs/common';
+import { applyDecorators, createParamDecorator, SetMetadata, type ExecutionContext } from '@nestjs/common';
+import { ApiBearerAuth, ApiExtension, ApiSecurity } from '@nestjs/swagger';
 import type { FastifyRequest } from 'fastify';
 
-export type Access = 'public' | 'user' | 'admin' | 'internal';
+import type { ApiKeyScope } from './api-key-scope.js';
+
+export type Access =
+  | { readonly kind: 'public' | 'internal' }
+  /** `scope`: what an API key must hold; null: logins only. */
+  | { readonly kind: 'user' | 'admin'; readonly scope: ApiKeyScope | null };
 
 export const ACCESS_KEY = 'bore:access';
 
+const access = (value: Access, ...documented: (ClassDecorator & MethodDecorator)[]) =>
+  applyDecorators(SetMetadata(ACCESS_KEY, value), ApiExtension('x-access', value), ...documented);
+
+const accountAccess = (kind: 'user' | 'admin', scope: ApiKeyScope | null) =>
+  access({ kind, scope }, ApiBearerAuth(), ...(scope ? [ApiSecurity('apiKey', [scope])] : []));
+
 /** Anyone, without a login. */
-export const Public = () => SetMetadata(ACCESS_KEY, 'public' satisfies Access);
-/** Administrators only. */
-export const AdminOnly = () => SetMetadata(ACCESS_KEY, 'admin' satisfies Access);
-/** bore-servers only, by the internal key. */
-export const InternalOnly = () => SetMetadata(ACCESS_KEY, 'internal' satisfies Access);
+export const Public = () => access({ kind: 'public' });
+/** Any account: its logins, and its API keys that hold `scope`. */
+export const AccountOnly = (scope: ApiKeyScope) => accountAccess('user', scope);
+/** Any account, logged in: what an API key must never do, such as making another (OWASP ASVS 5.0, 7.2.2). */
+export const LoginOnly = () => accountAccess('user', null);
+/** Administrators: their logins, and their API keys that hold `scope`. */
+export const AdminOnly = (scope: ApiKeyScope) => accountAccess('admin', scope);
+/** bore-servers, by the internal key. */
+export const InternalOnly = () => access({ kind: 'internal' }, ApiSecurity('internalKey'));
 
 /** Who is calling, as the guard found out. */
 export interface Caller {
   readonly userId: string;
-  readonly sessionId: string;
+  /** The login, or the API key, that the request came with: one of the two. */
+  readonly sessionId: string | null;
+  readonly apiKeyId: string | null;
   readonly email: string;
   readonly name: string | null;
   readonly role: 'user' | 'admin';
@@ -33,9 +51,19 @@ declare module 'fastify' {
   }
 }
 
-/** The caller of a route that needs a login. */
+/** The caller of a route that needs an account. */
 export const CurrentCaller = createParamDecorator((_: unknown, context: ExecutionContext): Caller => {
   const { caller } = context.switchToHttp().getRequest<FastifyRequest>();
-  if (!caller) throw new Error('CurrentCaller is used on a route that needs no login');
+  if (!caller) throw new Error('CurrentCaller is used on a route that needs no account');
   return caller;
+});
+
+/** A caller who is logged in. */
+export type LoggedIn = Caller & { readonly sessionId: string };
+
+/** The caller of a route that is for logins only. */
+export const CurrentLogin = createParamDecorator((_: unknown, context: ExecutionContext): LoggedIn => {
+  const { caller } = context.switchToHttp().getRequest<FastifyRequest>();
+  if (!caller?.sessionId) throw new Error('CurrentLogin is used on a route that is not for logins only');
+  return { ...caller, sessionId: caller.sessionId };
 });
