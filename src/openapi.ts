@@ -2,6 +2,7 @@ import type { INestApplication } from '@nestjs/common';
 import { DocumentBuilder, SwaggerModule, type OpenAPIObject } from '@nestjs/swagger';
 import { z } from 'zod';
 
+import { documentErrors } from './platform/http/error-responses.js';
 import { Problem } from './platform/http/problem.filter.js';
 import { INTERNAL_KEY_HEADER } from './protocol/plane-api.js';
 
@@ -31,7 +32,17 @@ export function createOpenApi(app: INestApplication): OpenAPIObject {
     ...document.components,
     schemas: { ...document.components?.schemas, Problem: schema },
   };
+  documentErrors(document);
+  dropSafeIntegerBounds(document);
   return document;
+}
+
+/** What Zod writes of every integer: that it fits a JavaScript number. Readers take it for a limit of ours. */
+function dropSafeIntegerBounds(node: unknown): void {
+  if (typeof node !== 'object' || node === null) return;
+  if ('minimum' in node && node.minimum === Number.MIN_SAFE_INTEGER) delete node.minimum;
+  if ('maximum' in node && node.maximum === Number.MAX_SAFE_INTEGER) delete node.maximum;
+  for (const child of Object.values(node)) dropSafeIntegerBounds(child);
 }
 
 /** Serves the description at `/api/openapi.json` and a page to read it at `/api/docs`. */

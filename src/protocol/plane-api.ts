@@ -27,7 +27,7 @@ const Int32 = z.int().max(2_147_483_647);
 /** An operator's name for a bore-server; also a Prometheus label and a Kubernetes pod name. */
 export const ServerId = z
   .string()
-  .regex(/^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$/i, 'letters, digits, dots and dashes, at most 63')
+  .regex(/^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,61}[a-zA-Z0-9])?$/, 'letters, digits, dots and dashes, at most 63')
   .describe('The operator’s own id of a bore-server');
 
 /** A port that something listens on. */
@@ -38,14 +38,14 @@ export const HostName = z
   .string()
   .max(253)
   .regex(
-    /^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$|^[0-9a-f:]*:[0-9a-f:.]*$/i,
+    /^([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)(\.[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*$|^[0-9a-fA-F:]*:[0-9a-fA-F:.]*$/,
     'a host name or an IP address',
   );
 
 /** A region or site name. */
 export const Location = z
   .string()
-  .regex(/^[a-z0-9]([a-z0-9._-]{0,62})$/i, 'letters, digits, dots, dashes and underscores, at most 63');
+  .regex(/^[a-zA-Z0-9]([a-zA-Z0-9._-]{0,62})$/, 'letters, digits, dots, dashes and underscores, at most 63');
 
 /** Why a client session ended. */
 export const SessionEndReason = z.enum([

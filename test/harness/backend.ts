@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { ownPort } from './own-ports.js';
 import { RunningProcess } from './running-process.js';
 import type { TestDatabase } from './database.js';
+import { scanLog } from './secret-scan.js';
 
 const MAIN = fileURLToPath(new URL('../../dist/main.js', import.meta.url));
 
@@ -23,6 +24,10 @@ interface BackendOptions {
 /** A backend process that listens on a port of its own. */
 export class Backend extends RunningProcess {
   url = '';
+
+  protected override checkOutput(): void {
+    scanLog(this.output());
+  }
 }
 
 /** Starts `dist/main.js` and resolves when it accepts requests. */

@@ -6,6 +6,7 @@ import { inject } from 'vitest';
 
 import { type Backend, SECRETS } from './backend.js';
 import { RunningProcess } from './running-process.js';
+import { scanLog } from './secret-scan.js';
 
 const MAIN = fileURLToPath(new URL('../../dist/bore-server/main.js', import.meta.url));
 
@@ -32,6 +33,10 @@ export class BoreServerProcess extends RunningProcess {
   address = '127.0.0.1';
   controlPort = 0;
   adminUrl = '';
+
+  protected override checkOutput(): void {
+    scanLog(this.output());
+  }
 }
 
 /** Starts `dist/bore-server/main.js` and resolves when it takes clients (with a backend: when it is registered). */

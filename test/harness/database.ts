@@ -4,6 +4,7 @@ import pg from 'pg';
 import { inject } from 'vitest';
 
 import type { DatabaseAddress } from '../../src/platform/database/migrations.js';
+import { scanDatabase } from './secret-scan.js';
 
 const TEMPLATE = 'template_migrated';
 
@@ -13,6 +14,7 @@ type Row = Record<string, string | number | boolean | Date | null>;
 export interface TestDatabase {
   readonly address: DatabaseAddress;
   query(sql: string, values?: unknown[]): Promise<Row[]>;
+  /** Fails when a table holds a secret in clear. */
   drop(): Promise<void>;
 }
 
@@ -36,11 +38,12 @@ export async function createDatabase({ migrated = true } = {}): Promise<TestData
   const pool = new pg.Pool({ ...address, max: 4 });
   // a connection that says goodbye may still be there when the database is dropped with FORCE
   pool.on('error', () => undefined);
+  const query: TestDatabase['query'] = async (sql, values) => (await pool.query<Row>(sql, values)).rows;
   return {
     address,
-    query: async (sql, values) => (await pool.query<Row>(sql, values)).rows,
+    query,
     drop: async () => {
-      await pool.end();
+      await scanDatabase(query).finally(() => pool.end());
       await asSuperuser(server, (client) => client.query(`DROP DATABASE ${database} WITH (FORCE)`));
     },
   };

@@ -9,6 +9,7 @@ import { ownPort } from './own-ports.js';
 import { BINARIES_HOME } from '../../src/local/state-folders.js';
 import { type DatabaseAddress, migrateUp } from '../../src/platform/database/migrations.js';
 import { createTemplate } from './database.js';
+import { scanFiles } from './secret-scan.js';
 import { findUpstreamBore, type UpstreamBore } from './upstream-bore.js';
 
 declare module 'vitest' {
@@ -44,6 +45,9 @@ export default async function setup(project: TestProject): Promise<() => Promise
   project.provide('upstreamBore', await findUpstreamBore());
   return async () => {
     await postgres.stop();
+    await rm(path.join(folder, 'data'), { recursive: true, force: true });
+    // what bore-servers have kept on disk
+    await scanFiles(folder);
     await rm(folder, { recursive: true, force: true });
   };
 }

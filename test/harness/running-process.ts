@@ -79,6 +79,7 @@ export class RunningProcess {
         `the process ended with ${this.child.exitCode ?? this.child.signalCode}:\n${this.text.slice(-4000)}`,
       );
     }
+    this.checkOutput();
   }
 
   async kill9(): Promise<void> {
@@ -87,5 +88,9 @@ export class RunningProcess {
     this.child.kill('SIGCONT');
     this.child.kill('SIGKILL');
     await gone;
+    this.checkOutput();
   }
+
+  /** Looks at all that it has written, when it has ended. */
+  protected checkOutput(): void {}
 }

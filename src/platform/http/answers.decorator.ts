@@ -1,29 +1,24 @@
 import { applyDecorators, HttpCode, SerializeOptions } from '@nestjs/common';
-import { ApiResponse } from '@nestjs/swagger';
+import { ApiExtension, ApiResponse } from '@nestjs/swagger';
 import type { z } from 'zod';
 
-import { ERROR_REGISTER, type ErrorCode } from '../errors/error-register.js';
+import type { ErrorCode } from '../errors/error-register.js';
+
+/** Where an operation of the OpenAPI document names its own errors (see error-responses.ts). */
+export const ERROR_CODES_EXTENSION = 'x-error-codes';
 
 /**
  * What a route answers: its status, the schema that its body is cut to (a field that the schema does not name never
- * leaves the process), and the errors it refuses with. OpenAPI says the same.
+ * leaves the process), and the errors of its own. OpenAPI says the same, and adds the errors that every route of its kind
+ * has: authentication, validation, outages.
  */
 export function Answers(status: number, body: z.ZodType | null, ...errors: ErrorCode[]): MethodDecorator {
-  const byStatus = new Map<number, ErrorCode[]>();
-  for (const code of errors) {
-    const { status: errorStatus } = ERROR_REGISTER[code];
-    byStatus.set(errorStatus, [...(byStatus.get(errorStatus) ?? []), code]);
-  }
   return applyDecorators(
     HttpCode(status),
-    body ? ApiResponse({ status, standardSchema: body }) : ApiResponse({ status, description: 'Done; no body' }),
-    ...(body ? [SerializeOptions({ schema: body })] : []),
-    ...[...byStatus].map(([errorStatus, codes]) =>
-      ApiResponse({
-        status: errorStatus,
-        description: codes.map((code) => `\`${code}\`: ${ERROR_REGISTER[code].title}`).join('  \n'),
-        content: { 'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } } },
-      }),
+    ApiResponse(
+      body ? { status, description: 'Done', standardSchema: body } : { status, description: 'Done; no body' },
     ),
+    ...(body ? [SerializeOptions({ schema: body })] : []),
+    ApiExtension(ERROR_CODES_EXTENSION, errors),
   );
 }

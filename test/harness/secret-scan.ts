@@ -1,0 +1,53 @@
+import { readdir, readFile } from 'node:fs/promises';
+import path from 'node:path';
+
+import type { TestDatabase } from './database.js';
+
+/**
+ * What must be in no log and in no table (G7), by the form that each kind of secret of ours has, and the very secrets and
+ * passwords that the suites run with.
+ */
+const SECRETS: readonly { readonly kind: string; readonly pattern: RegExp }[] = [
+  { kind: 'a tunnel token', pattern: /\btk_[\w-]{40,}/ },
+  { kind: 'a refresh token', pattern: /\brt_[\w-]{40,}/ },
+  { kind: 'an API key', pattern: /\bbk_[0-9A-Za-z]+_[0-9A-Za-z]{20,}/ },
+  { kind: 'a JWT', pattern: /\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,}/ },
+  { kind: 'a key of the installation', pattern: /\b(jwt|internal|tunnel)-0123456789abcdef/ },
+  { kind: 'a password', pattern: /correct horse battery|correct%20horse|correct\+horse/ },
+];
+const PASSWORD_HASH = { kind: 'a password hash', pattern: /\$argon2/ };
+
+/** @throws Error that shows where the first secret stands, when the output of a service holds one. */
+export function scanLog(text: string): void {
+  scan(text, [...SECRETS, PASSWORD_HASH], 'the log');
+}
+
+/** @throws Error that names the file, when one below `folder` holds a secret in clear. */
+export async function scanFiles(folder: string): Promise<void> {
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true });
+  for (const entry of entries.filter((each) => each.isFile())) {
+    const file = path.join(entry.parentPath, entry.name);
+    scan(await readFile(file, 'latin1'), SECRETS, file);
+  }
+}
+
+/** @throws Error that names the table, when one holds a secret in clear. */
+export async function scanDatabase(query: TestDatabase['query']): Promise<void> {
+  const tables = await query(
+    `SELECT format('%I.%I', table_schema, table_name) AS name FROM information_schema.tables
+     WHERE table_type = 'BASE TABLE' AND table_schema NOT IN ('pg_catalog', 'information_schema')`,
+  );
+  for (const { name } of tables) {
+    const rows = await query(`SELECT string_agg(t::text, E'\\n') AS text FROM (SELECT * FROM ${name} LIMIT 20000) t`);
+    scan(String(rows[0]?.['text'] ?? ''), SECRETS, `the table ${name}`);
+  }
+}
+
+function scan(text: string, kinds: typeof SECRETS, where: string): void {
+  for (const { kind, pattern } of kinds) {
+    const found = pattern.exec(text);
+    if (!found) continue;
+    const around = text.slice(Math.max(0, found.index - 200), found.index + 100);
+    throw new Error(`${where} holds ${kind}: …${around}…`);
+  }
+}
