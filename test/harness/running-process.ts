@@ -17,9 +17,13 @@ export class RunningProcess {
   constructor(command: string, args: readonly string[], env: NodeJS.ProcessEnv, cwd?: string) {
     this.child = spawn(command, [...args], { env, cwd, stdio: ['ignore', 'pipe', 'pipe'] });
     for (const stream of [this.child.stdout, this.child.stderr]) {
-      stream.setEncoding('utf8').on('data', (chunk: string) => {
-        if (this.text.length < OUTPUT_CHARS_MAX) this.text += chunk;
-      });
+      // a suite may wait for many things at once
+      stream
+        .setMaxListeners(0)
+        .setEncoding('utf8')
+        .on('data', (chunk: string) => {
+          if (this.text.length < OUTPUT_CHARS_MAX) this.text += chunk;
+        });
     }
   }
 
@@ -38,20 +42,27 @@ export class RunningProcess {
   }
 
   /** Resolves when its output holds `text` (for a pattern: matches it). */
-  async waitFor(text: string | RegExp): Promise<string> {
+  waitFor(text: string | RegExp): Promise<string> {
     const found = () => (typeof text === 'string' ? this.text.includes(text) : text.test(this.text));
-    const signal = AbortSignal.timeout(READY_TIMEOUT_MS);
-    while (!found()) {
-      if (this.exited()) throw new Error(`the process ended without saying ${text}:\n${this.text.slice(-4000)}`);
-      await Promise.race([
-        once(this.child.stdout, 'data', { signal }),
-        once(this.child.stderr, 'data', { signal }),
-        once(this.child, 'close', { signal }),
-      ]).catch((cause: unknown) => {
-        throw new Error(`the process did not say ${text}:\n${this.text.slice(-4000)}`, { cause });
-      });
-    }
-    return this.text;
+    const { stdout, stderr } = this.child;
+    return new Promise((resolve, reject) => {
+      const settle = (error?: Error) => {
+        clearTimeout(timer);
+        for (const stream of [stdout, stderr]) stream.off('data', look);
+        this.child.off('close', ended);
+        if (error) reject(error);
+        else resolve(this.text);
+      };
+      const fail = (what: string) => settle(new Error(`the process ${what} ${text}:\n${this.text.slice(-4000)}`));
+      const look = () => {
+        if (found()) settle();
+      };
+      const ended = () => (found() ? settle() : fail('ended without saying'));
+      const timer = setTimeout(fail, READY_TIMEOUT_MS, 'did not say');
+      for (const stream of [stdout, stderr]) stream.on('data', look);
+      this.child.on('close', ended);
+      if (found() || this.exited()) ended();
+    });
   }
 
   signal(signal: NodeJS.Signals): void {

@@ -1,0 +1,198 @@
+import fc from 'fast-check';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+
+import { NASTY_TEXTS, arbitraryOf } from '../harness/arbitrary-of-schema.js';
+import { Api } from '../harness/api.js';
+import { SECRETS } from '../harness/backend.js';
+import { AnswerChecker, type Document, fetchOpenApi, type Operation, operationsOf } from '../harness/openapi.js';
+import { ControlPlane } from './control-plane.js';
+
+/** Tens of thousands: what one run sends, unless FUZZ_REQUESTS says otherwise. */
+const REQUESTS = Number(process.env['FUZZ_REQUESTS'] ?? 20_000);
+const LANES = 16;
+/** Drawn anew each time; a failure prints it, and FUZZ_SEED repeats its requests. */
+const SEED = Number(process.env['FUZZ_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
+/** Sent rarely: a password's hash takes 20 ms of CPU, and without a login nothing else is reached. */
+const RARE = /auth\/(signup|login|password|logout|logout-all)$|auth\/sessions\/|admin\/users\/{id}$/;
+const USER = { email: 'fuzzer@example.com', password: 'correct horse battery' };
+
+let plane: ControlPlane;
+let document: Document;
+
+beforeAll(async () => {
+  plane = await ControlPlane.start();
+  document = await fetchOpenApi(new Api(plane.url()));
+});
+
+afterAll(() => plane?.stop());
+
+interface Request {
+  readonly operation: Operation;
+  readonly caller: 'nobody' | 'user' | 'admin' | 'internal';
+  readonly path: string;
+  readonly body: string | undefined;
+  readonly type: string;
+}
+
+/** In a URL, whatever it holds: a lone surrogate too. */
+const inUrl = (value: unknown) =>
+  [...Buffer.from(typeof value === 'string' ? value : (JSON.stringify(value) ?? ''))]
+    .map((byte) => `%${byte.toString(16).padStart(2, '0')}`)
+    .join('');
+
+/** As a part of a path: fetch itself would take out what is empty, `.` and `..`. */
+const segment = (value: unknown) => (value === '' || value === '.' || value === '..' ? '%20' : inUrl(value));
+
+const brokenBody = fc.constantFrom(
+  '',
+  '{',
+  '[1,',
+  '"',
+  '\ud800',
+  '{"a":1,"a":2}',
+  '{"__proto__":{"role":"admin"}}',
+  '{"constructor":{"prototype":{"x":1}}}',
+  `${'['.repeat(20_000)}${']'.repeat(20_000)}`,
+  `{"name":"${'x'.repeat(70_000)}"}`,
+  '\uFEFF{}',
+  'NaN',
+);
+
+/** Requests to one operation: most as documented, some not. `known` are ids that exist. */
+function requestsTo(operation: Operation, known: readonly string[]): fc.Arbitrary<Request> {
+  const { schemas } = document.components;
+  const value = (schema: unknown) => arbitraryOf(schema, schemas);
+  const inPath = operation.parameters.filter((parameter) => parameter.in === 'path');
+  const inQuery = operation.parameters.filter((parameter) => parameter.in === 'query');
+  const params = fc.tuple(
+    ...inPath.map(({ schema }) =>
+      fc.oneof(
+        { weight: 3, arbitrary: fc.constantFrom(...known) },
+        { weight: 1, arbitrary: value(schema) },
+        { weight: 1, arbitrary: fc.constantFrom(...NASTY_TEXTS) },
+      ),
+    ),
+  );
+  const query = fc.tuple(
+    ...inQuery.map(({ name, schema }) =>
+      fc
+        .option(fc.array(value(schema), { minLength: 1, maxLength: 2 }), { nil: [] })
+        .map((values) =>
+          values.slice(0, values.length > 1 && name.length % 2 === 0 ? 2 : 1).map((each) => `${name}=${inUrl(each)}`),
+        ),
+    ),
+  );
+  const schema = operation.requestBody?.content['application/json']?.schema;
+  const json = value(schema).map((body) => JSON.stringify(body) ?? 'null');
+  const body: fc.Arbitrary<string | undefined> =
+    schema === undefined
+      ? fc.constant(undefined)
+      : fc.oneof({ weight: 12, arbitrary: json }, { weight: 1, arbitrary: brokenBody });
+  const kind = operation['x-access']?.kind;
+  const right = kind === 'internal' || kind === 'admin' ? kind : 'user';
+  return fc
+    .record({
+      params,
+      query,
+      body,
+      type: fc.oneof(
+        { weight: 30, arbitrary: fc.constant('application/json') },
+        { weight: 1, arbitrary: fc.constantFrom('text/plain', 'application/xml', 'application/json; charset=utf-16') },
+      ),
+      caller: fc.oneof(
+        { weight: 8, arbitrary: fc.constant<Request['caller']>(right) },
+        { weight: 1, arbitrary: fc.constantFrom<Request['caller'][]>('nobody', 'user', 'internal') },
+      ),
+    })
+    .map((drawn) => {
+      let path = operation.path;
+      inPath.forEach(({ name }, i) => (path = path.replace(`{${name}}`, segment(drawn.params[i]))));
+      const pairs = drawn.query.flat();
+      return { ...drawn, operation, path: pairs.length > 0 ? `${path}?${pairs.join('&')}` : path };
+    });
+}
+
+/** Callers that log in again when a request has ended their login. */
+class Callers {
+  private readonly current = new Map<Request['caller'], Promise<Api>>();
+
+  api(caller: Request['caller']): Promise<Api> {
+    const known = this.current.get(caller) ?? this.begin(caller);
+    this.current.set(caller, known);
+    return known;
+  }
+
+  forget(caller: Request['caller']): void {
+    this.current.delete(caller);
+  }
+
+  private async begin(caller: Request['caller']): Promise<Api> {
+    switch (caller) {
+      case 'nobody':
+        return new Api(plane.url());
+      case 'internal':
+        return new Api(plane.url(), { 'x-internal-api-key': SECRETS.INTERNAL_API_KEY });
+      case 'user': {
+        const { body } = await new Api(plane.url()).post('/api/v1/auth/login', USER);
+        return new Api(plane.url()).withToken(body.accessToken);
+      }
+      case 'admin':
+        return plane.admin();
+    }
+  }
+}
+
+it(
+  `${REQUESTS} requests made from the document, as it says and not: no answer but the documented ones`,
+  { timeout: 600_000 },
+  async () => {
+    const server = await plane.newServer('fuzzed', 10_000, 1_000);
+    const callers = new Callers();
+    await new Api(plane.url()).post('/api/v1/auth/signup', USER);
+    const user = await callers.api('user');
+    const tunnels = await Promise.all([0, 1, 2].map(async () => (await user.post('/api/v1/tunnels', {})).body.id));
+    const known = [...tunnels, 'fuzzed', 'announced'];
+    const operations = operationsOf(document).filter(({ path }) => path.startsWith('/api/'));
+    const draws = operations.flatMap((operation) => {
+      const share = RARE.test(operation.path) ? 0.1 : 1;
+      const count = Math.ceil((REQUESTS / operations.length) * share);
+      return fc.sample(requestsTo(operation, known), { numRuns: count, seed: SEED });
+    });
+    // of all operations, mixed: each meets what the others have left
+    const requests = draws
+      .map((request, i) => ({ request, at: (i * 2_654_435_761) % 2 ** 32 }))
+      .sort((a, b) => a.at - b.at)
+      .map(({ request }) => request);
+    const checker = new AnswerChecker(document);
+    const complaints: string[] = [];
+    const seen = new Map<number, number>();
+    const send = async ({ operation, caller, path, body, type }: Request) => {
+      const api = await callers.api(caller);
+      const answer = await api.send(operation.method, path, body, body === undefined ? {} : { 'content-type': type });
+      seen.set(answer.status, (seen.get(answer.status) ?? 0) + 1);
+      if (answer.status === 401 && caller !== 'nobody') callers.forget(caller);
+      const complaint =
+        answer.status === 500
+          ? 'failed'
+          : checker.complaint(operation, answer.status, answer.headers.get('content-type'), answer.body);
+      if (complaint !== undefined)
+        complaints.push(`${operation.name} as ${caller}: ${complaint}\n${path} ${body?.slice(0, 500)}`);
+    };
+    const lane = async () => {
+      for (let request = requests.pop(); request && complaints.length < 10; request = requests.pop())
+        await send(request);
+    };
+    await Promise.all(Array.from({ length: LANES }, lane));
+    expect(complaints, `FUZZ_SEED=${SEED}`).toEqual([]);
+    // it went deep: much was done, and not all of it refused
+    expect(Object.fromEntries(seen)).toMatchObject({
+      200: expect.any(Number),
+      201: expect.any(Number),
+      400: expect.any(Number),
+    });
+    expect((seen.get(200) ?? 0) + (seen.get(201) ?? 0) + (seen.get(204) ?? 0)).toBeGreaterThan(REQUESTS / 20);
+    expect(plane.backends[0]?.output()).not.toContain('request failed');
+    process.stdout.write(`fuzzed with FUZZ_SEED=${SEED}: ${JSON.stringify(Object.fromEntries(seen))}\n`);
+    server.close();
+  },
+);
