@@ -6,7 +6,7 @@ import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import type { Logger } from 'pino';
 
 import { AppModule } from './app.module.js';
-import { refuseStrangers } from './auth/internal-key.js';
+import { refuseStrangers } from './auth/internal-api.js';
 import { HttpMetrics } from './metrics/http-metrics.js';
 import { serveOpenApi } from './openapi.js';
 import { CONFIG, type Config, ConfigError, readConfig } from './platform/config/config.js';

@@ -6,8 +6,7 @@ import type { FastifyRequest } from 'fastify';
 import { CONFIG, type Config } from '../platform/config/config.js';
 import { PlatformError } from '../platform/errors/error-register.js';
 import { type Access, ACCESS_KEY } from '../platform/http/route-metadata.js';
-import { INTERNAL_KEY_HEADER } from '../protocol/plane-api.js';
-import { isInternalKey } from './internal-key.js';
+import { hasInternalKey } from './internal-api.js';
 
 /** Lets a request through to its route or refuses it, by the route's access metadata. Applies to every route. */
 @Injectable()
@@ -28,11 +27,9 @@ export class AccessGuard extends AuthGuard('jwt') {
     switch (access?.kind) {
       case 'public':
         return true;
-      case 'internal': {
-        const key = request.headers[INTERNAL_KEY_HEADER];
-        if (typeof key === 'string' && isInternalKey(key, this.config.INTERNAL_API_KEY)) return true;
+      case 'internal':
+        if (hasInternalKey(request.headers, this.config.INTERNAL_API_KEY)) return true;
         throw new PlatformError('INVALID_INTERNAL_KEY');
-      }
       case 'user':
       case 'admin':
         await super.canActivate(context);

@@ -1,9 +1,9 @@
-import { createHash, timingSafeEqual } from 'node:crypto';
 import { once } from 'node:events';
 import http, { type IncomingMessage, type ServerResponse } from 'node:http';
 
 import { z } from 'zod';
 
+import { isInternalKey } from '../protocol/internal-key.js';
 import {
   CloseTunnelRequest,
   type CloseTunnelResponse,
@@ -94,9 +94,7 @@ export class AdminSurface {
   }
 
   private isAllowed(given: string | string[] | undefined): boolean {
-    if (typeof given !== 'string') return false;
-    const digest = sha256(given);
-    return this.keys.map((key) => timingSafeEqual(digest, sha256(key))).includes(true);
+    return typeof given === 'string' && isInternalKey(given, this.keys);
   }
 }
 
@@ -118,8 +116,4 @@ async function readJson(request: IncomingMessage): Promise<unknown> {
   } catch {
     return undefined;
   }
-}
-
-function sha256(text: string): Buffer {
-  return createHash('sha256').update(text).digest();
 }
