@@ -6,7 +6,7 @@ import { currentRequest } from '../platform/http/request-context.js';
 import type { AuditAction } from './audit-action.js';
 
 /** More of a header than anybody reads; senders choose its length. */
-const USER_AGENT_CHARS_MAX = 200;
+export const USER_AGENT_CHARS_MAX = 200;
 
 /** What happened. Who did it and from where is taken from the request that is being answered. */
 export interface AuditEvent {

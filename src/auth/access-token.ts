@@ -13,8 +13,14 @@ export const ACCESS_TOKEN_CHECKS = {
   audience: 'bore-platform-api',
 };
 
-/** What an access token says. The account itself is looked up with each request. */
-export const AccessTokenPayload = z.object({ sub: z.guid(), sid: z.guid() });
+/** Says in the header that this is an access token (RFC 9068): no other JWT under our key can pass for one (RFC 8725 §3.11). */
+const TOKEN_TYPE = 'at+jwt';
+
+/** A token whose signature, times, issuer and audience are right. The account itself is looked up with each request. */
+export const AccessToken = z.object({
+  header: z.object({ typ: z.literal(TOKEN_TYPE) }),
+  payload: z.object({ sub: z.guid(), sid: z.guid() }),
+});
 
 /**
  * The key that signs access tokens. A `KeyObject`, never a string: with a string jsonwebtoken tries to read it as a
@@ -39,6 +45,7 @@ export class AccessTokenIssuer {
     const { algorithms, issuer, audience } = ACCESS_TOKEN_CHECKS;
     return jwt.sign({ sid: sessionId }, this.key, {
       algorithm: algorithms[0] ?? 'HS256',
+      header: { alg: algorithms[0] ?? 'HS256', typ: TOKEN_TYPE },
       issuer,
       audience,
       subject: userId,

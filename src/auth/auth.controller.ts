@@ -36,16 +36,9 @@ export class AuthController {
     return this.auth.refresh(refreshToken);
   }
 
-  @Post('logout')
-  @LoginOnly()
-  @Answers(204, null, 'UNAUTHENTICATED')
-  logout(@CurrentLogin() caller: LoggedIn): Promise<void> {
-    return this.auth.logout(caller.sessionId);
-  }
-
   @Get('me')
   @LoginOnly()
-  @Answers(200, UserView, 'UNAUTHENTICATED')
+  @Answers(200, UserView, 'UNAUTHENTICATED', 'LOGIN_REQUIRED')
   me(@CurrentLogin() { userId, ...account }: LoggedIn): UserView {
     return { id: userId, ...account };
   }

@@ -2,27 +2,34 @@ import { Module } from '@nestjs/common';
 import { APP_GUARD } from '@nestjs/core';
 import { PassportModule } from '@nestjs/passport';
 
+import { AuditModule } from '../audit/audit.module.js';
 import { UsersModule } from '../users/users.module.js';
 import { AccessGuard } from './access.guard.js';
 import { AccessTokenIssuer } from './access-token.js';
 import { AuthController } from './auth.controller.js';
+import { AuthRetentionRepository } from './auth-retention.repository.js';
 import { AuthService } from './auth.service.js';
 import { AuthSessionsRepository } from './auth-sessions.repository.js';
 import { FirstAdmin } from './first-admin.js';
 import { JwtStrategy } from './jwt.strategy.js';
 import { PasswordHasher } from './password-hasher.js';
+import { SessionsController } from './sessions.controller.js';
+import { SessionsService } from './sessions.service.js';
 
 @Module({
-  imports: [PassportModule, UsersModule],
-  controllers: [AuthController],
+  imports: [PassportModule, AuditModule, UsersModule],
+  controllers: [AuthController, SessionsController],
   providers: [
     AccessTokenIssuer,
+    AuthRetentionRepository,
     AuthService,
     AuthSessionsRepository,
     FirstAdmin,
     JwtStrategy,
     PasswordHasher,
+    SessionsService,
     { provide: APP_GUARD, useClass: AccessGuard },
   ],
+  exports: [AuthRetentionRepository],
 })
 export class AuthModule {}

@@ -1,6 +1,6 @@
-import { Inject, Injectable } from '@nestjs/common';
+import { Injectable } from '@nestjs/common';
 
-import { CONFIG, type Config } from '../platform/config/config.js';
+import { type AuditEvent, AuditLogRepository } from '../audit/audit-log.repository.js';
 import { PlatformError } from '../platform/errors/error-register.js';
 import type { UserView } from '../users/user.js';
 import { UsersRepository } from '../users/users.repository.js';
@@ -10,11 +10,11 @@ import type { LoginRequest, SignupRequest, TokenPair } from './auth.schemas.js';
 import { PasswordHasher } from './password-hasher.js';
 import { newRefreshToken } from './refresh-token.js';
 
-/** Signs accounts up, in and out. */
+/** Signs accounts up and in. */
 @Injectable()
 export class AuthService {
   constructor(
-    @Inject(CONFIG) private readonly config: Config,
+    private readonly audit: AuditLogRepository,
     private readonly users: UsersRepository,
     private readonly sessions: AuthSessionsRepository,
     private readonly passwords: PasswordHasher,
@@ -26,17 +26,22 @@ export class AuthService {
     const passwordHash = await this.passwords.hash(password);
     const user = await this.users.create({ email, name: name ?? null, passwordHash, role: 'user', plan: 'free' });
     if (!user) throw new PlatformError('EMAIL_TAKEN');
-    return this.begin(user);
+    return this.begin(user, passwordHash);
   }
 
   /** @throws PlatformError INVALID_CREDENTIALS, or ACCOUNT_SUSPENDED to who knows the password. */
   async login({ email, password }: LoginRequest): Promise<TokenPair> {
     const user = await this.users.findByEmail(email);
     if (!(await this.passwords.verify(user?.passwordHash ?? null, password)) || !user) {
+      // of an unknown e-mail no word is kept: it may be somebody's, and people type passwords into that field
+      await this.audit.record({ action: 'login.failed', ...aboutAccount(user?.id) });
       throw new PlatformError('INVALID_CREDENTIALS');
     }
-    if (user.suspendedAt) throw new PlatformError('ACCOUNT_SUSPENDED');
-    return this.begin(user);
+    if (user.suspendedAt) {
+      await this.audit.record({ action: 'login.refused', ...aboutAccount(user.id), details: { reason: 'suspended' } });
+      throw new PlatformError('ACCOUNT_SUSPENDED');
+    }
+    return this.begin(user, user.passwordHash);
   }
 
   /** @throws PlatformError INVALID_REFRESH_TOKEN */
@@ -50,13 +55,11 @@ export class AuthService {
     return this.pair(session, session.sessionId, next);
   }
 
-  logout(sessionId: string): Promise<void> {
-    return this.sessions.end(sessionId);
-  }
-
-  private async begin(user: UserView): Promise<TokenPair> {
+  private async begin(user: UserView, passwordHash: string): Promise<TokenPair> {
     const refreshToken = newRefreshToken();
-    const sessionId = await this.sessions.begin(user.id, refreshToken, this.config.SESSION_DAYS);
+    const sessionId = await this.sessions.begin(user.id, passwordHash, refreshToken);
+    // somebody has changed the password, or suspended the account, since we looked
+    if (!sessionId) throw new PlatformError('INVALID_CREDENTIALS');
     return this.pair(user, sessionId, refreshToken);
   }
 
@@ -68,4 +71,9 @@ export class AuthService {
       user,
     };
   }
+}
+
+/** Where the account is known, an event about it. */
+function aboutAccount(userId: string | undefined): Pick<AuditEvent, 'target' | 'userId'> {
+  return userId === undefined ? {} : { target: { type: 'user', id: userId }, userId };
 }

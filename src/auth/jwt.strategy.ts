@@ -4,7 +4,7 @@ import { ExtractJwt, Strategy } from 'passport-jwt';
 
 import { CONFIG, type Config } from '../platform/config/config.js';
 import type { Caller } from '../platform/http/route-metadata.js';
-import { ACCESS_TOKEN_CHECKS, AccessTokenPayload, signingKeyOf } from './access-token.js';
+import { ACCESS_TOKEN_CHECKS, AccessToken, signingKeyOf } from './access-token.js';
 import { AuthSessionsRepository } from './auth-sessions.repository.js';
 
 /**
@@ -21,13 +21,15 @@ export class JwtStrategy extends PassportStrategy(Strategy) {
       jwtFromRequest: ExtractJwt.fromAuthHeaderAsBearerToken(),
       secretOrKey: signingKeyOf(config),
       ...ACCESS_TOKEN_CHECKS,
+      // with the header, for the type of the token
+      jsonWebTokenOptions: { complete: true },
     });
   }
 
-  async validate(payload: unknown): Promise<Caller | null> {
-    const token = AccessTokenPayload.safeParse(payload);
+  async validate(verified: unknown): Promise<Caller | null> {
+    const token = AccessToken.safeParse(verified);
     if (!token.success) return null;
-    const session = await this.sessions.findAlive(token.data.sid, token.data.sub);
-    return session && { ...session, userId: session.id, apiKeyId: null };
+    const session = await this.sessions.findAlive(token.data.payload.sid, token.data.payload.sub);
+    return session && { ...session, userId: session.id, apiKeyId: null, scopes: null };
   }
 }

@@ -15,6 +15,7 @@ declare module 'passport-jwt' {
     algorithms: Algorithm[];
     issuer: string;
     audience: string;
+    jsonWebTokenOptions: { complete: true };
   }
 
   export class Strategy extends PassportStrategy {

@@ -4,6 +4,8 @@ import type { Job, Queue } from 'bullmq';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 
+import { AuditLogRepository } from '../audit/audit-log.repository.js';
+import { AuthRetentionRepository } from '../auth/auth-retention.repository.js';
 import { CONFIG, type Config } from '../platform/config/config.js';
 import { LOGGER } from '../platform/logging/logger.js';
 import { ServersRepository } from '../servers/servers.repository.js';
@@ -43,6 +45,8 @@ export class HousekeepingProcessor extends WorkerHost implements OnApplicationBo
     private readonly tunnels: TunnelsRepository,
     private readonly tunnelsService: TunnelsService,
     private readonly ledger: LedgerRepository,
+    private readonly audit: AuditLogRepository,
+    private readonly auth: AuthRetentionRepository,
   ) {
     super();
   }
@@ -71,12 +75,17 @@ export class HousekeepingProcessor extends WorkerHost implements OnApplicationBo
       if (lost.length > 0) this.logger.warn({ serverIds: lost, tunnels: offline }, 'bore-servers lost');
     },
     'forget-old-records': async () => {
-      const { CONNECTION_RETENTION_DAYS, USAGE_RETENTION_DAYS } = this.config;
-      const connections = await inBatches((n) => this.ledger.forgetConnections(CONNECTION_RETENTION_DAYS, n));
-      const hours = await inBatches((n) => this.ledger.forgetUsage(USAGE_RETENTION_DAYS, n));
-      const reporters = await inBatches((n) => this.ledger.forgetReporters(REPORTER_RETENTION_DAYS, n));
-      if (connections + hours + reporters > 0)
-        this.logger.info({ connections, hours, reporters }, 'old records deleted');
+      const { CONNECTION_RETENTION_DAYS, USAGE_RETENTION_DAYS, AUDIT_RETENTION_DAYS } = this.config;
+      const deleted = {
+        connections: await inBatches((n) => this.ledger.forgetConnections(CONNECTION_RETENTION_DAYS, n)),
+        hours: await inBatches((n) => this.ledger.forgetUsage(USAGE_RETENTION_DAYS, n)),
+        reporters: await inBatches((n) => this.ledger.forgetReporters(REPORTER_RETENTION_DAYS, n)),
+        auditEntries: await inBatches((n) => this.audit.forget(AUDIT_RETENTION_DAYS, n)),
+        refreshTokens: await inBatches((n) => this.auth.forgetRefreshTokens(n)),
+        sessions: await inBatches((n) => this.auth.forgetSessions(n)),
+        apiKeys: await inBatches((n) => this.auth.forgetApiKeys(n)),
+      };
+      if (Object.values(deleted).some((rows) => rows > 0)) this.logger.info(deleted, 'old records deleted');
     },
   };
 

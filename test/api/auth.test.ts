@@ -119,7 +119,13 @@ describe('what is stored', () => {
 });
 
 describe('forged access tokens', () => {
-  const checks = { algorithm: 'HS256', issuer: 'bore-platform', audience: 'bore-platform-api', expiresIn: 60 } as const;
+  const checks = {
+    algorithm: 'HS256',
+    issuer: 'bore-platform',
+    audience: 'bore-platform-api',
+    expiresIn: 60,
+    header: { alg: 'HS256', typ: 'at+jwt' },
+  } as const;
   const base64 = (json: unknown) => Buffer.from(JSON.stringify(json)).toString('base64url');
 
   it('are refused, each for its own reason, while the same token made right is not', async () => {
@@ -135,7 +141,9 @@ describe('forged access tokens', () => {
       'alg none': none,
       'alg None': none.replace(base64({ alg: 'none', typ: 'JWT' }), base64({ alg: 'None', typ: 'JWT' })),
       'another key': sign({}, 'x'.repeat(40)),
-      'another algorithm with our key': sign({ algorithm: 'HS512' }),
+      'another algorithm with our key': sign({ algorithm: 'HS512', header: { alg: 'HS512', typ: 'at+jwt' } }),
+      'another type': sign({ header: { alg: 'HS256', typ: 'JWT' } }),
+      'no type': sign({ header: { alg: 'HS256', typ: undefined } }),
       'another issuer': sign({ issuer: 'elsewhere' }),
       'another audience': sign({ audience: 'elsewhere' }),
       expired: sign({ expiresIn: -1 }),

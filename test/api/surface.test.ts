@@ -139,6 +139,9 @@ describe('settings', () => {
     ['SERVER_LEASE_SECONDS', '6'],
     ['ALLOWED_ORIGINS', 'https://app.example.com/'],
     ['DB_PASSWORD', ''],
+    ['ADMIN_EMAIL', 'admin@example.com'],
+    ['ADMIN_PASSWORD', 'correct horse battery'],
+    ['AUDIT_RETENTION_DAYS', '89'],
   ])('that are wrong end the start with a sentence that names them: %s', async (name, value) => {
     const failed = await startBackend({ database, env: { [name]: value }, expectFailure: true });
     expect(await failed.exitCode()).toBe(1);

@@ -68,6 +68,8 @@ const Environment = z.object({
   ACCESS_TOKEN_SECONDS: int(30, 86_400).default(900),
   /** Life of a login, in days; refreshing does not extend it. */
   SESSION_DAYS: int(1, 365).default(30),
+  /** A login that nobody has used for so long has ended. */
+  SESSION_IDLE_DAYS: int(1, 365).default(14),
   ADMIN_EMAIL: z.email().optional(),
   ADMIN_PASSWORD: z
     .string()
@@ -117,6 +119,8 @@ const Environment = z.object({
   CONNECTION_RETENTION_DAYS: int(1, 3_650).default(30),
   /** How long hourly usage can be looked up: more than a year, so that a year can be compared with the one before. */
   USAGE_RETENTION_DAYS: int(1, 3_650).default(400),
+  /** How long the audit log is kept. The database refuses to delete what is younger than 90 days. */
+  AUDIT_RETENTION_DAYS: int(90, 3_650).default(400),
   /** How long to go on serving after `/health/ready` said no: longer than the load balancer's check interval. */
   SHUTDOWN_DRAIN_SECONDS: int(0, 300).default(0),
 
@@ -155,6 +159,11 @@ export function readConfig(environment: NodeJS.ProcessEnv): Config {
   if (config.SERVER_LEASE_SECONDS * 1000 < config.HEARTBEAT_INTERVAL_MS * 2) {
     throw new ConfigError(
       'SERVER_LEASE_SECONDS must be at least two HEARTBEAT_INTERVAL_MS, or one late heartbeat loses a server',
+    );
+  }
+  if (!config.ADMIN_EMAIL !== !config.ADMIN_PASSWORD) {
+    throw new ConfigError(
+      `${config.ADMIN_EMAIL ? 'ADMIN_PASSWORD' : 'ADMIN_EMAIL'} is missing: the first administrator needs both ADMIN_EMAIL and ADMIN_PASSWORD`,
     );
   }
   return config;

@@ -65,6 +65,18 @@ export class Database extends PrismaClient implements OnApplicationShutdown {
     return row.array().parse(rows);
   }
 
+  /**
+   * Runs one statement that counts or changes what belongs to an account, one at a time for each account. The lock is taken in a
+   * statement before it, because a statement sees nothing that was committed after it began, however long it waited.
+   */
+  async rowsUnderAccountLock<T>(userId: string, row: z.ZodType<T>, statement: Prisma.Sql): Promise<T[]> {
+    const [, rows] = await this.$transaction([
+      this.$queryRaw`SELECT FROM users WHERE id = ${userId}::uuid FOR NO KEY UPDATE`,
+      this.$queryRaw(statement),
+    ]);
+    return row.array().parse(rows);
+  }
+
   async onApplicationShutdown(): Promise<void> {
     await this.$disconnect();
   }

@@ -38,6 +38,8 @@ export interface Caller {
   /** The login, or the API key, that the request came with: one of the two. */
   readonly sessionId: string | null;
   readonly apiKeyId: string | null;
+  /** What the API key may do; null: a login, which may do what its account may. */
+  readonly scopes: readonly ApiKeyScope[] | null;
   readonly email: string;
   readonly name: string | null;
   readonly role: 'user' | 'admin';

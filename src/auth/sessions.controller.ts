@@ -1,0 +1,43 @@
+import { Controller, Delete, Get, Param, Post, Query } from '@nestjs/common';
+import { ApiTags } from '@nestjs/swagger';
+import { z } from 'zod';
+
+import { Answers } from '../platform/http/answers.decorator.js';
+import { type Page, PageQuery } from '../platform/http/page.js';
+import { CurrentLogin, type LoggedIn, LoginOnly } from '../platform/http/route-metadata.js';
+import { SessionPage, type SessionView } from './session.js';
+import { SessionsService } from './sessions.service.js';
+
+@ApiTags('auth')
+@Controller('auth')
+export class SessionsController {
+  constructor(private readonly sessions: SessionsService) {}
+
+  @Post('logout')
+  @LoginOnly()
+  @Answers(204, null, 'UNAUTHENTICATED', 'LOGIN_REQUIRED')
+  logout(@CurrentLogin() caller: LoggedIn): Promise<void> {
+    return this.sessions.logout(caller);
+  }
+
+  @Post('logout-all')
+  @LoginOnly()
+  @Answers(204, null, 'UNAUTHENTICATED', 'LOGIN_REQUIRED')
+  logoutAll(@CurrentLogin() caller: LoggedIn): Promise<void> {
+    return this.sessions.logoutAll(caller);
+  }
+
+  @Get('sessions')
+  @LoginOnly()
+  @Answers(200, SessionPage, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'LOGIN_REQUIRED')
+  list(@CurrentLogin() caller: LoggedIn, @Query({ schema: PageQuery }) query: PageQuery): Promise<Page<SessionView>> {
+    return this.sessions.list(caller, query);
+  }
+
+  @Delete('sessions/:id')
+  @LoginOnly()
+  @Answers(204, null, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'LOGIN_REQUIRED', 'NOT_FOUND')
+  end(@CurrentLogin() caller: LoggedIn, @Param('id', { schema: z.guid() }) id: string): Promise<void> {
+    return this.sessions.end(caller, id);
+  }
+}
