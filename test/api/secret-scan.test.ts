@@ -33,7 +33,7 @@ describe('the scan for secrets finds', () => {
     await database.query(
       "INSERT INTO users (id, email, password_hash) VALUES (gen_random_uuid(), 'a@b.c', '$argon2id$x')",
     );
-    await scanDatabase(database.query);
+    await scanDatabase((sql) => database.query(sql));
     await database.query(`UPDATE users SET name = '${newTunnelToken()}'`);
     await expect(database.drop()).rejects.toThrow(/public\.users holds a tunnel token/);
   });

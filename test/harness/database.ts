@@ -43,7 +43,11 @@ export async function createDatabase({ migrated = true } = {}): Promise<TestData
     address,
     query,
     drop: async () => {
-      await scanDatabase(query).finally(() => pool.end());
+      try {
+        await scanDatabase(query);
+      } finally {
+        await pool.end();
+      }
       await asSuperuser(server, (client) => client.query(`DROP DATABASE ${database} WITH (FORCE)`));
     },
   };
