@@ -7,11 +7,13 @@
  *       | -- POST /api/v1/internal/servers/:id/heartbeat ------------> |   every heartbeatIntervalMs, and at once when a
  *       | <----------------------- orders: what to close, drain ------ |   session ends
  *       | -- POST /api/v1/internal/tunnels/authorize ----------------> |   for each client that says Hello
+ *       | -- POST /api/v1/internal/tunnels/locate -------------------> |   whose tunnel, among servers of one name (peers.ts)
  *       | <- POST {adminUrl}/tunnels/:id/close ----------------------- |   a tunnel was deleted
  *       | <- POST {adminUrl}/tunnels/:id/settings -------------------- |   its owner changed its limits or policy
  */
 import { z } from 'zod';
 
+import { PeerAddress, PeerDirectory } from './peers.js';
 import { Report } from './reports.js';
 import { TunnelSettings } from './tunnel-settings.js';
 
@@ -88,6 +90,8 @@ export const RegisterRequest = z.strictObject({
     .refine(({ min, max }) => min <= max, 'min must not exceed max'),
   maxTunnels: z.int().min(1).max(65_535).optional(),
   maxBandwidthMbps: z.int().min(1).max(1_000_000).optional(),
+  /** Its peer port, when it shares its public name with others; then nobody else of that name may have ports of its range. */
+  peer: PeerAddress.optional(),
 });
 export type RegisterRequest = z.infer<typeof RegisterRequest>;
 
@@ -97,6 +101,8 @@ export const RegisterResponse = z.object({
   heartbeatIntervalMs: z.int().min(10),
   /** Tunnels this server may carry at once, as the control plane counts them. */
   maxTunnels: z.int().min(1),
+  /** For a server with a peer port. */
+  peers: PeerDirectory.optional(),
 });
 export type RegisterResponse = z.infer<typeof RegisterResponse>;
 
@@ -119,6 +125,8 @@ export const HeartbeatRequest = z.strictObject({
   ended: z.array(SessionRef.extend({ reason: SessionEndReason })).max(65_535),
   /** Left out when nothing happened. */
   report: Report.optional(),
+  /** Of a server with a peer port: the version of the directory that it works with; empty: of none. */
+  peersVersion: z.string().max(64).optional(),
 });
 export type HeartbeatRequest = z.infer<typeof HeartbeatRequest>;
 
@@ -131,6 +139,8 @@ export const HeartbeatResponse = z.object({
   update: z.array(z.object({ tunnelId: z.guid(), settings: TunnelSettings })),
   /** The sequence of the report that came with the heartbeat: it is in the books, now or since an earlier try. */
   reported: z.int().nullable(),
+  /** Where the directory has another version than the server works with. */
+  peers: PeerDirectory.optional(),
 });
 export type HeartbeatResponse = z.infer<typeof HeartbeatResponse>;
 
@@ -192,5 +202,9 @@ export const PlaneErrorCode = z.enum([
   'SERVER_SUPERSEDED',
   /** Authorize: no open tunnel of this server answers to that port and secret. */
   'INVALID_SECRET',
+  /** Locate: too many tunnels to look at all of them; the client must name its port. */
+  'PORT_REQUIRED',
+  /** Register: another server of the same public name has ports of this range. */
+  'PORT_RANGE_TAKEN',
 ]);
 export type PlaneErrorCode = z.infer<typeof PlaneErrorCode>;

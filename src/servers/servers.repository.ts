@@ -4,11 +4,15 @@ import { z } from 'zod';
 import { CONFIG, type Config } from '../platform/config/config.js';
 import { Database, isUniqueViolation } from '../platform/database/database.js';
 import { Prisma, type Server } from '../platform/database/generated/client.js';
+import { Peer, PEERS_MAX } from '../protocol/peers.js';
 import type { RegisterRequest } from '../protocol/plane-api.js';
 import type { CreateServerRequest } from './server.js';
 
-/** A server was registered: the limits that count, and whether this is a new process. */
-const Registration = z.object({ maxTunnels: z.int(), newInstance: z.boolean() });
+/** A server was registered: the limits that count, and whether this is a new process. Or its ports are another's. */
+const Registration = z.union([
+  z.object({ holder: z.null(), maxTunnels: z.int(), newInstance: z.boolean() }),
+  z.object({ holder: z.string() }),
+]);
 
 /** bore-servers in the database. All times are the database's clock: backends' clocks may differ. */
 @Injectable()
@@ -52,10 +56,12 @@ export class ServersRepository {
 
   /**
    * A bore-server presents itself: creates or updates its row, gives it a lease, and fences the process before it.
-   * What the server names replaces what stood there; what it leaves out stays, or is the default.
+   * What the server names replaces what stood there; what it leaves out stays, or is the default. Nothing changes when its
+   * ports are those of another server that it shares a public name with: `holder`, then.
    */
   async register(request: RegisterRequest): Promise<z.infer<typeof Registration>> {
     const { config } = this;
+    const { peer } = request;
     // a server cannot carry more tunnels than it has ports
     const ports = request.portRange.max - request.portRange.min + 1;
     const maxTunnels = request.maxTunnels ?? null;
@@ -65,16 +71,20 @@ export class ServersRepository {
     const [registration] = await this.database.rows(
       Registration,
       Prisma.sql`
-        WITH before AS (SELECT instance_id FROM servers WHERE id = ${request.serverId})
-        INSERT INTO servers AS s (
+        WITH before AS (SELECT instance_id FROM servers WHERE id = ${request.serverId}),
+        claim AS MATERIALIZED (SELECT CASE WHEN ${peer !== undefined} THEN claim_port_range(
+          ${request.serverId}, ${request.host ?? null}, ${config.BORE_SERVER_HOST},
+          ${request.portRange.min}::int, ${request.portRange.max}::int) END AS holder),
+        registered AS (INSERT INTO servers AS s (
           id, host, port, location, state, max_tunnels, max_bandwidth_mbps,
-          port_min, port_max, instance_id, admin_url, lease_until, heartbeat_at
-        ) VALUES (
-          ${request.serverId}, ${request.host ?? config.BORE_SERVER_HOST}, ${request.controlPort}, ${request.location ?? 'default'}, 'online',
+          port_min, port_max, instance_id, admin_url, peer_host, peer_port, lease_until, heartbeat_at
+        ) SELECT
+          ${request.serverId}, ${request.host ?? config.BORE_SERVER_HOST}, ${request.controlPort}::int, ${request.location ?? 'default'}, 'online',
           ${initialMaxTunnels}::int, ${initialBandwidth}::int,
-          ${request.portRange.min}, ${request.portRange.max}, ${request.instanceId}::uuid, ${request.adminUrl},
+          ${request.portRange.min}::int, ${request.portRange.max}::int, ${request.instanceId}::uuid, ${request.adminUrl},
+          ${peer?.host ?? null}, ${peer?.port ?? null}::int,
           now() + make_interval(secs => ${config.SERVER_LEASE_SECONDS}), now()
-        )
+        FROM claim WHERE claim.holder IS NULL
         ON CONFLICT (id) DO UPDATE SET
           host = coalesce(${request.host ?? null}, s.host),
           port = excluded.port,
@@ -84,12 +94,27 @@ export class ServersRepository {
           max_bandwidth_mbps = coalesce(${bandwidth}::int, s.max_bandwidth_mbps),
           port_min = excluded.port_min, port_max = excluded.port_max,
           instance_id = excluded.instance_id, admin_url = excluded.admin_url,
+          peer_host = excluded.peer_host, peer_port = excluded.peer_port,
           lease_until = excluded.lease_until, heartbeat_at = excluded.heartbeat_at,
           heartbeat_sequence = 0, connections = 0, bandwidth_mbps = 0
-        RETURNING max_tunnels AS "maxTunnels", (SELECT instance_id FROM before) IS DISTINCT FROM instance_id AS "newInstance"`,
+        RETURNING max_tunnels, (SELECT instance_id FROM before) IS DISTINCT FROM instance_id AS new_instance)
+        SELECT holder, max_tunnels AS "maxTunnels", new_instance AS "newInstance" FROM claim LEFT JOIN registered ON true`,
     );
     if (!registration) throw new Error('an upsert returned no row');
     return registration;
+  }
+
+  /** The other servers of this one's public name, where they reach each other; whether alive or not: tunnels come back. */
+  peersOf(serverId: string): Promise<Peer[]> {
+    return this.database.rows(
+      Peer,
+      Prisma.sql`
+        SELECT p.id AS "serverId", p.peer_host AS host, p.peer_port AS port,
+          jsonb_build_object('min', p.port_min, 'max', p.port_max) AS "portRange"
+        FROM servers me JOIN servers p ON lower(p.host) = lower(me.host) AND p.id <> me.id
+        WHERE me.id = ${serverId} AND me.peer_host IS NOT NULL AND p.peer_host IS NOT NULL
+        ORDER BY p.id LIMIT ${PEERS_MAX}`,
+    );
   }
 
   /** Marks servers whose lease has ended and returns their ids. One whose row is locked is having a heartbeat. */

@@ -14,6 +14,8 @@ const SETTLE_SECONDS = 10;
 const Candidate = z.object({ id: z.guid(), sealedKey: z.instanceof(Uint8Array) });
 /** A tunnel that a client's answer to the challenge may belong to. */
 export type Candidate = z.infer<typeof Candidate>;
+/** One that may be on another server. */
+const PeerCandidate = Candidate.extend({ port: z.int() });
 
 const Begun = z.object({
   port: z.int(),
@@ -53,6 +55,22 @@ export class ClientSessionsRepository {
         SELECT id, sealed_key AS "sealedKey" FROM tunnels
         WHERE server_id = ${serverId} AND state <> 'closed' AND (${port}::int = 0 OR port = ${port}::int)
           AND (expires_at IS NULL OR expires_at > now())`,
+    );
+  }
+
+  /**
+   * Open tunnels of the other servers that share a server's public name; first those that want a client, the latest first.
+   * @param limit as many at most
+   */
+  candidatesOfPeers(serverId: string, limit: number): Promise<z.infer<typeof PeerCandidate>[]> {
+    return this.database.rows(
+      PeerCandidate,
+      Prisma.sql`
+        SELECT t.id, t.sealed_key AS "sealedKey", t.port
+        FROM servers me JOIN servers p ON lower(p.host) = lower(me.host) AND p.id <> me.id JOIN tunnels t ON t.server_id = p.id
+        WHERE me.id = ${serverId} AND me.peer_host IS NOT NULL AND p.peer_host IS NOT NULL
+          AND t.state <> 'closed' AND (t.expires_at IS NULL OR t.expires_at > now())
+        ORDER BY t.state = 'active', t.idle_deadline DESC NULLS LAST, t.connected_at DESC LIMIT ${limit}`,
     );
   }
 

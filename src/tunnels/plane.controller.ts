@@ -3,6 +3,7 @@ import { ApiTags } from '@nestjs/swagger';
 
 import { Answers } from '../platform/http/answers.decorator.js';
 import { InternalOnly } from '../platform/http/route-metadata.js';
+import { LocateRequest, LocateResponse } from '../protocol/peers.js';
 import {
   AuthorizeRequest,
   Grant,
@@ -21,7 +22,7 @@ export class PlaneController {
   constructor(private readonly plane: PlaneService) {}
 
   @Post('servers/register')
-  @Answers(200, RegisterResponse, 'VALIDATION_FAILED', 'INVALID_INTERNAL_KEY')
+  @Answers(200, RegisterResponse, 'VALIDATION_FAILED', 'INVALID_INTERNAL_KEY', 'PORT_RANGE_TAKEN')
   register(@Body({ schema: RegisterRequest }) body: RegisterRequest): Promise<RegisterResponse> {
     return this.plane.register(body);
   }
@@ -48,5 +49,21 @@ export class PlaneController {
   )
   authorize(@Body({ schema: AuthorizeRequest }) body: AuthorizeRequest): Promise<Grant> {
     return this.plane.authorize(body);
+  }
+
+  @Post('tunnels/locate')
+  @Header('cache-control', 'no-store')
+  @Answers(
+    200,
+    LocateResponse,
+    'VALIDATION_FAILED',
+    'INVALID_INTERNAL_KEY',
+    'INVALID_SECRET',
+    'PORT_REQUIRED',
+    'SERVER_UNKNOWN',
+    'SERVER_SUPERSEDED',
+  )
+  locate(@Body({ schema: LocateRequest }) body: LocateRequest): Promise<LocateResponse> {
+    return this.plane.locate(body);
   }
 }

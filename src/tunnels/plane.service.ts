@@ -5,6 +5,7 @@ import { CONFIG, type Config } from '../platform/config/config.js';
 import { PlatformError } from '../platform/errors/error-register.js';
 import { LOGGER } from '../platform/logging/logger.js';
 import { verifyAnswer } from '../protocol/challenge.js';
+import type { LocateRequest, LocateResponse } from '../protocol/peers.js';
 import type {
   AuthorizeRequest,
   Grant,
@@ -14,9 +15,13 @@ import type {
   RegisterResponse,
 } from '../protocol/plane-api.js';
 import { SealError } from '../protocol/sealing.js';
+import { PeerDirectories } from '../servers/peer-directories.js';
 import { ServersRepository } from '../servers/servers.repository.js';
 import { type Candidate, ClientSessionsRepository } from './client-sessions.repository.js';
 import { TunnelKeys } from './tunnel-key.js';
+
+/** Tunnels that one search by secret alone looks at: ~10 ms of CPU, which other requests wait for. */
+const SEARCHED_TUNNELS_MAX = 1_000;
 
 /** What bore-servers ask of the control plane (src/protocol/plane-api.ts). */
 @Injectable()
@@ -25,17 +30,29 @@ export class PlaneService {
     @Inject(CONFIG) private readonly config: Config,
     @Inject(LOGGER) private readonly logger: Logger,
     private readonly servers: ServersRepository,
+    private readonly directory: PeerDirectories,
     private readonly sessions: ClientSessionsRepository,
     private readonly keys: TunnelKeys,
   ) {}
 
+  /** @throws PlatformError PORT_RANGE_TAKEN */
   async register(request: RegisterRequest): Promise<RegisterResponse> {
-    const { maxTunnels, newInstance } = await this.servers.register(request);
+    const { serverId, peer } = request;
+    const registration = await this.servers.register(request);
+    if (registration.holder !== null) {
+      this.logger.error(
+        { serverId, holder: registration.holder },
+        'bore-server refused: its public ports are another’s',
+      );
+      throw new PlatformError('PORT_RANGE_TAKEN', { detail: `they are those of ${registration.holder}` });
+    }
+    const { maxTunnels, newInstance } = registration;
     if (newInstance) await this.sessions.endAllOf(request.serverId);
     return {
       leaseSeconds: this.config.SERVER_LEASE_SECONDS,
       heartbeatIntervalMs: this.config.HEARTBEAT_INTERVAL_MS,
       maxTunnels,
+      ...(peer && { peers: await this.directory.of(serverId) }),
     };
   }
 
@@ -55,17 +72,37 @@ export class PlaneService {
     }
     if (outcome === 'unknown') throw new PlatformError('SERVER_UNKNOWN');
     if (outcome === 'superseded') throw new PlatformError('SERVER_SUPERSEDED');
-    return { drain, close, update, reported: reportOutcome === 'refused' ? null : (sequence ?? null) };
+    const peers = beat.peersVersion === undefined ? undefined : await this.directory.of(serverId);
+    return {
+      drain,
+      close,
+      update,
+      reported: reportOutcome === 'refused' ? null : (sequence ?? null),
+      ...(peers && peers.version !== beat.peersVersion && { peers }),
+    };
+  }
+
+  /**
+   * Whose tunnel a client is that named no port, among those of the other servers of one name: the key that its answer
+   * fits names the port, and the port its server, which then authorises the client as ever.
+   * @throws PlatformError INVALID_SECRET, PORT_REQUIRED, SERVER_UNKNOWN, SERVER_SUPERSEDED
+   */
+  async locate({ serverId, instanceId, challenge, tag }: LocateRequest): Promise<LocateResponse> {
+    await this.refuseOthers(serverId, instanceId);
+    const candidates = await this.sessions.candidatesOfPeers(serverId, SEARCHED_TUNNELS_MAX);
+    for (const candidate of candidates) {
+      const key = this.keyOf(candidate);
+      if (key && verifyAnswer(key, challenge, tag)) return { port: candidate.port };
+    }
+    throw new PlatformError(candidates.length < SEARCHED_TUNNELS_MAX ? 'INVALID_SECRET' : 'PORT_REQUIRED');
   }
 
   /** @throws PlatformError INVALID_SECRET, SERVER_UNKNOWN, SERVER_SUPERSEDED */
   async authorize(request: AuthorizeRequest): Promise<Grant> {
-    const [server, candidates] = await Promise.all([
-      this.servers.find(request.serverId),
+    const [candidates] = await Promise.all([
       this.sessions.candidates(request.serverId, request.port),
+      this.refuseOthers(request.serverId, request.instanceId),
     ]);
-    if (server?.instanceId == null) throw new PlatformError('SERVER_UNKNOWN');
-    if (server.instanceId !== request.instanceId) throw new PlatformError('SERVER_SUPERSEDED');
 
     for (const candidate of candidates) {
       const key = this.keyOf(candidate);
@@ -74,6 +111,13 @@ export class PlaneService {
       if (begun) return { ...begun, tunnelId: candidate.id, sessionId: request.sessionId, key: key.toString('hex') };
     }
     throw new PlatformError('INVALID_SECRET');
+  }
+
+  /** @throws PlatformError SERVER_UNKNOWN, SERVER_SUPERSEDED */
+  private async refuseOthers(serverId: string, instanceId: string): Promise<void> {
+    const server = await this.servers.find(serverId);
+    if (server?.instanceId == null) throw new PlatformError('SERVER_UNKNOWN');
+    if (server.instanceId !== instanceId) throw new PlatformError('SERVER_SUPERSEDED');
   }
 
   /** `undefined` when the key was sealed under a secret that is not configured any more: that tunnel cannot connect, others can. */
