@@ -2,12 +2,14 @@ import type { Logger } from 'pino';
 
 import { randomUuid } from '../protocol/challenge.js';
 import type { Grant } from '../protocol/plane-api.js';
-import type { Applicant, Authorizer } from './authorizer.js';
+import { type Applicant, type Authorizer, TunnelElsewhere } from './authorizer.js';
 import { type BackendClient, BackendUnavailable, PlaneRefusal } from './backend-client.js';
 import type { Grants } from './grants.js';
 import { Refusal, Rejection } from './handshake.js';
-import { AUTHORIZE_MS, FAILED_SEARCHES_MAX, FAILURE_WINDOW_MS } from './limits.js';
+import { AUTHORIZE_MS, FAILED_SEARCHES_MAX, FAILURE_WINDOW_MS, LOCATE_MS } from './limits.js';
 import { FailuresBySource, sourceOf } from './sources.js';
+
+const CANNOT_AUTHORISE = 'the service cannot authorise new tunnels right now, try again';
 
 /** What the authorizer knows of the server, and tells it. */
 export interface AuthorizerContext {
@@ -15,6 +17,8 @@ export interface AuthorizerContext {
   readonly range: { readonly min: number; readonly max: number };
   /** Whether the control plane knows this process; until then its word about us is about the process before. */
   isRegistered(): boolean;
+  /** Whether other servers share our public name: a tunnel that is not ours may be theirs. */
+  hasPeers(): boolean;
   /** Hears of refusals that concern the server itself: it must register again, or stop. */
   onRefused(refusal: PlaneRefusal): void;
 }
@@ -49,9 +53,9 @@ export class BackendAuthorizer implements Authorizer {
       return grant;
     } catch (cause) {
       if (cause instanceof PlaneRefusal && cause.code === 'INVALID_SECRET') {
-        if (port === 0) this.failedSearches.add(source);
         // what the control plane has refused must not be let in when it is away
         this.grants.forgetAnswering(applicant);
+        if (port === 0) await this.searchElsewhere(applicant);
         throw new Rejection('invalid secret', { cause });
       }
       if (cause instanceof PlaneRefusal) this.context.onRefused(cause);
@@ -61,8 +65,28 @@ export class BackendAuthorizer implements Authorizer {
         'a client could not be authorised by the control plane',
       );
       if (kept) return kept;
-      throw new Refusal('the service cannot authorise new tunnels right now, try again', { cause });
+      throw new Refusal(CANNOT_AUTHORISE, { cause });
     }
+  }
+
+  /**
+   * Named no port, and is no client of ours: perhaps it is one of another server of our name.
+   * @throws TunnelElsewhere, Refusal
+   */
+  private async searchElsewhere({ challenge, tag, address }: Applicant): Promise<void> {
+    const source = sourceOf(address);
+    if (!this.context.hasPeers()) return void this.failedSearches.add(source);
+    const { serverId, instanceId } = this.context.identity;
+    let port: number;
+    try {
+      ({ port } = await this.backend.locate({ serverId, instanceId, challenge, tag }, LOCATE_MS));
+    } catch (cause) {
+      if (!(cause instanceof PlaneRefusal)) throw new Refusal(CANNOT_AUTHORISE, { cause });
+      this.failedSearches.add(source);
+      if (cause.code !== 'PORT_REQUIRED') return;
+      throw new Refusal('too many tunnels to search by secret alone, name the port', { cause });
+    }
+    throw new TunnelElsewhere(port);
   }
 
   private ask({ port, challenge, tag, address }: Applicant, sessionId: string): Promise<Grant> {

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 
+import { type LocateRequest, LocateResponse } from '../protocol/peers.js';
 import {
   type AuthorizeRequest,
   Grant,
@@ -45,6 +46,10 @@ export class BackendClient {
 
   authorize(request: AuthorizeRequest, timeoutMs: number): Promise<Grant> {
     return this.post('/tunnels/authorize', request, Grant, timeoutMs);
+  }
+
+  locate(request: LocateRequest, timeoutMs: number): Promise<LocateResponse> {
+    return this.post('/tunnels/locate', request, LocateResponse, timeoutMs);
   }
 
   private async post<T>(path: string, body: unknown, answer: z.ZodType<T>, timeoutMs: number): Promise<T> {

@@ -23,6 +23,8 @@ export interface ControlListenerContext {
   readonly trusted: Networks | undefined;
   /** What becomes of a connection whose greeting was heard, from which address. @throws Refusal */
   onGreeting(greeting: Greeting, address: string, connection: FrameConnection): Promise<void>;
+  /** The same for one that another server of our name has handed over. */
+  onTakenOver(greeting: Greeting, address: string, connection: FrameConnection): Promise<void>;
   /** Sources that are never banned: their client is a good one, whoever else is behind the same address. */
   hasSessionFrom(source: string): boolean;
 }
@@ -56,6 +58,23 @@ export class ControlListener {
     this.handshakes.destroyAll();
   }
 
+  /** A client that another server of our name has greeted: from here on it is one of ours, and so are its failures. */
+  async takeOver(greeting: Greeting, address: string, connection: FrameConnection): Promise<void> {
+    const { socket } = connection;
+    const { limits } = this.context;
+    const source = sourceOf(address);
+    if (!this.handshakes.enter(socket, source, limits.maxHandshakes)) return this.shed(socket, 'shed');
+    try {
+      if (this.isUnwelcome(socket, source)) return;
+      await this.context.onTakenOver(greeting, address, connection);
+      this.context.metrics.handshakes.inc({ outcome: greeting.message.kind });
+    } catch (error) {
+      this.refuse(connection, address, error);
+    } finally {
+      this.handshakes.leave(socket);
+    }
+  }
+
   private async serve(socket: Socket): Promise<void> {
     socket.on('error', () => undefined); // 'close' follows, and whoever reads hears of it
     const peer = originOf(socket);
@@ -66,9 +85,8 @@ export class ControlListener {
     try {
       const { address } = trusted ? await findOrigin(socket, trusted) : peer;
       const source = sourceOf(address);
-      if (this.failures.isBlocked(source) && !this.context.hasSessionFrom(source)) return this.shed(socket, 'banned');
       this.handshakes.move(socket, source);
-      if (this.handshakes.of(source) > limits.maxHandshakesPerSource) return this.shed(socket, 'shed');
+      if (this.isUnwelcome(socket, source)) return;
       await this.handshake(socket, address);
     } catch (error) {
       if (!(error instanceof ProxyHeaderError)) throw error;
@@ -77,6 +95,14 @@ export class ControlListener {
     } finally {
       this.handshakes.leave(socket);
     }
+  }
+
+  /** Whether its source is banned, or has too many connections in their handshake: it was shed, then. */
+  private isUnwelcome(socket: Socket, source: string): boolean {
+    const isBanned = this.failures.isBlocked(source) && !this.context.hasSessionFrom(source);
+    if (!isBanned && this.handshakes.of(source) <= this.context.limits.maxHandshakesPerSource) return false;
+    this.shed(socket, isBanned ? 'banned' : 'shed');
+    return true;
   }
 
   private async handshake(socket: Socket, address: string): Promise<void> {

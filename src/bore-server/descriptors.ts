@@ -16,16 +16,21 @@ const HANDSHAKES_MIN = 32;
 export function withinDescriptors(limits: Limits, logger: Logger, descriptors = descriptorLimit()): Limits {
   if (descriptors === undefined) return limits;
   const maxHandshakes = Math.min(limits.maxHandshakes, Math.max(HANDSHAKES_MIN, Math.floor(descriptors / 8)));
+  // the peer port has handshakes of its own
+  const handshakes = limits.maxForwarded > 0 ? 2 * maxHandshakes : maxHandshakes;
   // control connections and public ports, two for each tunnel
-  const reserved = maxHandshakes + Math.max(RESERVED_MIN, Math.floor(descriptors / 16));
-  const maxConnections = Math.min(limits.maxConnections, Math.floor((descriptors - reserved) / 2));
+  const reserved = handshakes + Math.max(RESERVED_MIN, Math.floor(descriptors / 16));
+  // visitors and what is passed on to other servers, two for each
+  const pairs = Math.floor((descriptors - reserved) / 2);
+  const maxForwarded = Math.min(limits.maxForwarded, Math.floor(pairs / 3));
+  const maxConnections = Math.min(limits.maxConnections, pairs - maxForwarded);
   if (maxConnections < limits.maxConnections) {
     logger.warn(
       { descriptors, maxConnections, wanted: limits.maxConnections },
       'the descriptor limit (ulimit -n) allows fewer visitors than are configured',
     );
   }
-  return { ...limits, maxConnections, maxHandshakes };
+  return { ...limits, maxConnections, maxForwarded, maxHandshakes };
 }
 
 /** How many descriptors this process may have; `undefined` where the system does not say. */

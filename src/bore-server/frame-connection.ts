@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 
-import { FrameError, FrameReader } from '../protocol/frames.js';
+import { FrameError, FrameReader, MAX_FRAME_BYTES } from '../protocol/frames.js';
 import { encodeServerMessage, type ServerMessage } from '../protocol/messages.js';
 
 /** The peer closed, or was closed, before a whole frame had come. */
@@ -13,11 +13,15 @@ export class ConnectionEnded extends Error {
  * is buffered, and what follows the last frame can be handed on.
  */
 export class FrameConnection {
-  private readonly reader = new FrameReader();
+  private readonly reader: FrameReader;
   private waiting: { resolve: (frame: string) => void; reject: (error: Error) => void } | undefined;
   private ended: Error | undefined;
 
-  constructor(readonly socket: Socket) {
+  constructor(
+    readonly socket: Socket,
+    frameBytesMax = MAX_FRAME_BYTES,
+  ) {
+    this.reader = new FrameReader(frameBytesMax);
     socket.pause();
     socket.on('data', this.onData).on('end', this.onEnd).on('close', this.onEnd);
   }
@@ -32,6 +36,11 @@ export class FrameConnection {
 
   send(message: ServerMessage): void {
     if (this.socket.writable) this.socket.write(encodeServerMessage(message));
+  }
+
+  /** A frame that is none of bore's own. */
+  sendFrame(text: string): void {
+    if (this.socket.writable) this.socket.write(`${text}\0`);
   }
 
   /** Ends the framing: the socket, paused, and the bytes that came behind the last frame. */

@@ -26,6 +26,8 @@ export const Limits = z.object({
   maxHandshakes: limit(2_048, 1, 1_000_000, 'control connections in their handshake'),
   /** One client may have to accept a burst of visitors at once (twice `maxWaitingPerTunnel`). */
   maxHandshakesPerSource: limit(512, 1, 1_000_000, 'the same, from one address'),
+  /** Half of what it may carry itself: they take from the same descriptors. Only with a peer port. */
+  maxForwarded: limit(4_000, 1, 1_000_000, 'connections passed on to other servers of one name at once'),
   /** A person who mistypes a secret makes a few; a guesser makes thousands. */
   failuresBeforeBan: limit(30, 1, 1_000_000, 'failed handshakes from one address in a minute before a ban'),
   /** Guessing at 30 a ban is hopeless against 256 bits; longer would only punish who shares the address. */
@@ -55,6 +57,15 @@ export const SILENCE_MS = 1_000;
 
 /** How long a backend may take to say who a client is: upstream's client gives up after 3 s, and must hear our answer. */
 export const AUTHORIZE_MS = 2_000;
+
+/**
+ * How long it may take to hand a connection over to its owner, connecting included, on either side: round trips between
+ * servers. With {@link AUTHORIZE_MS}, which the owner then has, less than the 3 s for which upstream's client waits.
+ */
+export const HAND_OVER_MS = 900;
+
+/** How long a backend may search the tunnels of other servers: it has just found out that none of ours is meant. */
+export const LOCATE_MS = 1_000;
 
 /**
  * TCP keepalive on control connections and streams: idle time before the first probe. Node probes each second then and

@@ -9,7 +9,11 @@ import { BackendClient } from './backend-client.js';
 import { BoreServer } from './bore-server.js';
 import { ControlListener } from './control-listener.js';
 import { withinDescriptors } from './descriptors.js';
+import { Domain } from './domain.js';
+import type { FrameConnection } from './frame-connection.js';
 import { Grants } from './grants.js';
+import { type Greeting } from './handshake.js';
+import { KnownPeers } from './known-peers.js';
 import { Metrics } from './metrics.js';
 import { Networks } from './networks.js';
 import { type BackendMode, type Options, OptionsError, readOptions } from './options.js';
@@ -28,6 +32,7 @@ interface Plane {
   readonly client: BackendClient;
   readonly grants: Grants;
   readonly book: UsageBook;
+  readonly peers: KnownPeers;
   /** None when another process has it, or nothing can be kept there. */
   readonly stateFile: StateFile | undefined;
 }
@@ -45,7 +50,9 @@ async function start(options: Options): Promise<void> {
     process.stdout,
   );
   const metrics = new Metrics();
-  const limits = withinDescriptors(options.limits, logger);
+  const { peerPort, peerBindAddr } = options;
+  const wanted = peerPort === undefined ? { ...options.limits, maxForwarded: 0 } : options.limits;
+  const limits = withinDescriptors(wanted, logger);
   const trusted = options.proxyProtocolFrom.length > 0 ? new Networks(options.proxyProtocolFrom) : undefined;
   const plane = options.access.backend && (await openPlane(options, options.access.backend, metrics, logger));
   let reporter: Reporter | undefined;
@@ -68,6 +75,7 @@ async function start(options: Options): Promise<void> {
         identity: plane.identity,
         range: options.portRange,
         isRegistered: () => reporter?.isRegistered ?? false,
+        hasPeers: () => domain !== undefined && plane.peers.count > 0,
         onRefused: ({ code }) => (code === 'SERVER_SUPERSEDED' ? superseded() : reporter?.registerAgain()),
       })
     : new SharedSecretAuthorizer(options.access.secret ?? '', options.portRange, (port) => server.isPortTaken(port));
@@ -80,12 +88,29 @@ async function start(options: Options): Promise<void> {
       reporter?.setDraining(draining);
     },
   });
-  const control = new ControlListener({
+  const serve = (greeting: Greeting, address: string, connection: FrameConnection): Promise<void> =>
+    server.onGreeting(greeting, address, connection, authorizer);
+  const { portRange: range } = options;
+  const domain =
+    plane && peerPort !== undefined
+      ? new Domain({
+          apiKeys: plane.identity.apiKeys,
+          peers: plane.peers,
+          limits,
+          metrics,
+          logger,
+          isOurs: (port) => (port >= range.min && port <= range.max) || server.isPortTaken(port),
+          serve,
+          takeOver: (greeting, address, connection) => control.takeOver(greeting, address, connection),
+        })
+      : undefined;
+  const control: ControlListener = new ControlListener({
     limits,
     metrics,
     logger,
     trusted,
-    onGreeting: (greeting, address, connection) => server.onGreeting(greeting, address, connection, authorizer),
+    onGreeting: domain?.onGreeting ?? serve,
+    onTakenOver: serve,
     hasSessionFrom: (source) => server.hasSessionFrom(source),
   });
 
@@ -101,9 +126,10 @@ async function start(options: Options): Promise<void> {
     stopping = true;
     logger.info({ graceMs }, 'draining');
     reporter?.setDraining(true);
-    await server.drain(graceMs);
+    await Promise.all([server.drain(graceMs), domain?.drain(graceMs)]);
     control.close();
     server.stop();
+    domain?.stop();
     await reporter?.stop();
     await plane?.stateFile?.save();
     admin.close();
@@ -118,11 +144,12 @@ async function start(options: Options): Promise<void> {
 
   const adminPort = await listening(admin.listen(options.adminPort, options.adminBindAddr), options.adminPort);
   const controlPort = await listening(control.listen(options.controlPort, options.bindAddr), options.controlPort);
+  const boundPeerPort = domain && (await listening(domain.listen(peerPort ?? 0, peerBindAddr), peerPort ?? 0));
   if (plane) {
-    const { client, book, grants, stateFile, identity } = plane;
+    const { client, book, grants, stateFile, identity, peers } = plane;
     reporter = new Reporter(
       client,
-      registrationOf(options, identity, { controlPort, adminPort }),
+      registrationOf(options, identity, { controlPort, adminPort, peerPort: boundPeerPort }),
       {
         sessions: () => server.sessions(),
         load: () => server.load(),
@@ -134,6 +161,8 @@ async function start(options: Options): Promise<void> {
           else if (report) stateFile?.saveSoon();
           return report;
         },
+        peersVersion: () => (domain ? peers.version : undefined),
+        onPeers: (directory) => peers.update(directory),
         notReported: () => stateFile?.saveSoon(),
         acknowledged: (sequence) => {
           book.acknowledge(sequence);
@@ -154,7 +183,7 @@ async function start(options: Options): Promise<void> {
   }
   for (const signal of ['SIGTERM', 'SIGINT'] as const)
     process.on(signal, () => void stop(0, limits.drainSeconds * 1000));
-  logger.info({ controlPort, adminPort, portRange: options.portRange }, 'listening');
+  logger.info({ controlPort, adminPort, peerPort: boundPeerPort, portRange: options.portRange }, 'listening');
 }
 
 /** What was kept by the process before, and where to keep more. */
@@ -165,7 +194,7 @@ async function openPlane(options: Options, backend: BackendMode, metrics: Metric
     serverId,
     apiKeys,
     logger,
-    () => ({ grants: grants.kept(), book: book.state() }),
+    () => ({ grants: grants.kept(), book: book.state(), peers: peers.kept() }),
     () => metrics.stateSaveFailures.inc(),
   );
   const isOurs = await file.lock().catch((err: unknown) => {
@@ -178,12 +207,14 @@ async function openPlane(options: Options, backend: BackendMode, metrics: Metric
   const grants: Grants = new Grants(state?.grants ?? [], options.limits.grantTtlSeconds * 1000, () =>
     stateFile?.saveSoon(),
   );
+  const peers: KnownPeers = new KnownPeers(state?.peers, () => stateFile?.saveSoon());
   const book: UsageBook = new UsageBook(state?.book, () => metrics.recordsLost.inc());
   return {
     identity: { ...backend, instanceId: randomUuid() },
     client: new BackendClient(url, apiKeys[0] ?? ''),
     grants,
     book,
+    peers,
     stateFile,
   };
 }

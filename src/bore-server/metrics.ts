@@ -25,6 +25,12 @@ export class Metrics {
     registers: [this.registry],
   });
 
+  readonly forwardedBytes = new Counter({
+    name: 'bore_server_forwarded_bytes_total',
+    help: 'Bytes passed on between clients and other servers of our name, both directions added',
+    registers: [this.registry],
+  });
+
   readonly recordsLost = new Counter({
     name: 'bore_server_connection_records_lost_total',
     help: 'Records of ended connections given up because too many waited for the control plane',
@@ -39,6 +45,30 @@ export class Metrics {
 
   constructor() {
     collectDefaultMetrics({ register: this.registry });
+  }
+
+  /** Servers that share our name. */
+  observePeers(read: () => number): void {
+    new Gauge({
+      name: 'bore_server_peers',
+      help: 'Other servers of our public name, as the control plane said last',
+      registers: [this.registry],
+      collect() {
+        this.set(read());
+      },
+    });
+  }
+
+  /** Connections passed on now. */
+  observeForwarded(read: () => number): void {
+    new Gauge({
+      name: 'bore_server_forwarded_connections',
+      help: 'Connections passed on to other servers of our name now',
+      registers: [this.registry],
+      collect() {
+        this.set(read());
+      },
+    });
   }
 
   /** Figures that others keep, read when somebody scrapes. */

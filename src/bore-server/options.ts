@@ -43,6 +43,9 @@ const Flags = z.object({
   adminPort: port,
   adminBindAddr: z.union([z.ipv4(), z.ipv6()], 'must be an IP address'),
   adminUrl: z.url({ protocol: /^https?$/ }).optional(),
+  peerPort: port.optional(),
+  peerHost: HostName.optional(),
+  peerBindAddr: z.union([z.ipv4(), z.ipv6()], 'must be an IP address'),
   dataDir: z.string().min(1).optional(),
   proxyProtocolFrom: z
     .string()
@@ -124,6 +127,15 @@ export function readOptions(argv: readonly string[]): Options {
     )
     .addOption(
       flag(
+        '--peer-port <port>',
+        'port for other servers of the same public name; none: the name is this server’s alone',
+        'BORE_PEER_PORT',
+      ),
+    )
+    .addOption(flag('--peer-host <name>', 'where they reach it, on a private network', 'BORE_PEER_HOST'))
+    .addOption(flag('--peer-bind-addr <ip>', 'address for them', 'BORE_PEER_BIND_ADDR').default('0.0.0.0'))
+    .addOption(
+      flag(
         '--data-dir <folder>',
         'where grants and unreported usage are kept (default: the working directory)',
         'BORE_DATA_DIR',
@@ -148,6 +160,8 @@ export function readOptions(argv: readonly string[]): Options {
   command.parse([...argv], { from: 'user' });
 
   const { backendUrl, backendApiKey, serverId, secret, bindTunnels, dataDir, ...rest } = check(Flags, command);
+  if (rest.peerPort !== undefined && (secret !== undefined || rest.peerHost === undefined))
+    throw new OptionsError('--peer-port needs --peer-host, and a control plane to tell other servers of it');
   return {
     ...rest,
     bindTunnels: bindTunnels ?? rest.bindAddr,

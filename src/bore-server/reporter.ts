@@ -1,5 +1,6 @@
 import type { Logger } from 'pino';
 
+import type { PeerDirectory } from '../protocol/peers.js';
 import type {
   HeartbeatRequest,
   HeartbeatResponse,
@@ -34,6 +35,9 @@ export interface Reported {
   acknowledged(sequence: number): void;
   /** The answer to a heartbeat that said `sessions`. */
   obey(orders: HeartbeatResponse, sessions: HeartbeatRequest['sessions']): void;
+  /** The version of the directory of peers that the server works with; `undefined`: it has no peer port. */
+  peersVersion(): string | undefined;
+  onPeers(directory: PeerDirectory): void;
   /** Another process has this server id now. */
   superseded(): void;
 }
@@ -144,7 +148,8 @@ export class Reporter {
   }
 
   private async register(): Promise<void> {
-    const { heartbeatIntervalMs, maxTunnels } = await this.backend.register(this.registration, CALL_TIMEOUT_MS);
+    const { heartbeatIntervalMs, maxTunnels, peers } = await this.backend.register(this.registration, CALL_TIMEOUT_MS);
+    if (peers) this.reported.onPeers(peers);
     this.intervalMs = heartbeatIntervalMs;
     this.registered = true;
     this.logger.info({ serverId: this.registration.serverId, maxTunnels }, 'registered');
@@ -154,6 +159,7 @@ export class Reporter {
     const report = await this.reported.report();
     const ended = [...this.ended.values()];
     const sessions = this.reported.sessions();
+    const peersVersion = this.reported.peersVersion();
     const orders = await this.backend.heartbeat(
       this.registration.serverId,
       {
@@ -164,17 +170,23 @@ export class Reporter {
         sessions,
         ended,
         ...(report && { report }),
+        ...(peersVersion !== undefined && { peersVersion }),
       },
       timeoutMs,
     );
     for (const ref of ended) if (this.ended.get(ref.tunnelId) === ref) this.ended.delete(ref.tunnelId);
     if (orders.reported !== null) this.reported.acknowledged(orders.reported);
+    if (orders.peers) this.reported.onPeers(orders.peers);
     this.reported.obey(orders, sessions);
   }
 
   private onRefusal({ code }: PlaneRefusal): void {
     if (code === 'SERVER_SUPERSEDED') this.reported.superseded();
     else if (code === 'SERVER_UNKNOWN') this.registered = false;
+    else if (code === 'PORT_RANGE_TAKEN')
+      this.logger.error(
+        'the control plane refused this server: another of the same public name has ports of its range',
+      );
     else this.logger.error({ code }, 'the control plane refused a report');
   }
 }

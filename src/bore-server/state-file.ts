@@ -6,20 +6,26 @@ import path from 'node:path';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 
+import { PeerDirectory } from '../protocol/peers.js';
 import { Sealer, SealError } from '../protocol/sealing.js';
 import { KeptGrant } from './grants.js';
 import { UsageBookState } from './usage-book.js';
 
 /** What outlives the process. */
-const State = z.object({ version: z.literal(1), grants: z.array(KeptGrant), book: UsageBookState });
+const State = z.object({
+  version: z.literal(1),
+  grants: z.array(KeptGrant),
+  book: UsageBookState,
+  peers: PeerDirectory.optional(),
+});
 type State = z.infer<typeof State>;
 
 /** Changes come in bursts; one write for all within this. It is also what a kill -9 may cost. */
 const SAVE_DELAY_MS = 500;
 
 /**
- * What a bore-server must not forget, in one file: grants, for starting without a control plane (G2), and usage that is
- * not in the books yet (G4). It holds tunnels' keys, so it is sealed under the internal key, and readable by its owner
+ * What a bore-server must not forget, in one file: grants and the servers of its name, for starting without a control
+ * plane (G2), and usage that is not in the books yet (G4). It holds tunnels' keys, so it is sealed under the internal key, and readable by its owner
  * only. Replaced as a whole, so that it is never half of anything.
  */
 export class StateFile {

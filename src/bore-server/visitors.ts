@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 
 import { randomUuid } from '../protocol/challenge.js';
+import { newConnectionId } from '../protocol/connection-id.js';
 import type { ConnectionEndReason } from '../protocol/reports.js';
 import { Stream } from '../relay/stream.js';
 import { type Limits, VISITOR_KEEPALIVE_MS } from './limits.js';
@@ -147,7 +148,7 @@ export class Visitors {
       return this.refuse(socket, tunnel, origin, 'limit');
     }
     const visitor: Visitor = {
-      id: randomUuid(),
+      id: newConnectionId(tunnel.publicPort?.port ?? 0),
       socket,
       origin,
       tunnel,

@@ -7,9 +7,14 @@ import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypt
 /** An HMAC-SHA256 tag in hex. */
 const TAG = /^[0-9a-f]{64}$/i;
 
-/** 128 random bits in UUID form, for challenges and visitors' connection ids; upstream accepts any bits there. */
+/** 128 random bits in UUID form; upstream accepts any bits there. */
 export function randomUuid(): string {
-  const hex = randomBytes(16).toString('hex');
+  return uuidOf(randomBytes(16));
+}
+
+/** 16 bytes in UUID form. */
+export function uuidOf(bytes: Buffer): string {
+  const hex = bytes.toString('hex');
   return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
 }
 

@@ -33,6 +33,9 @@ export class FrameError extends Error {
 export class FrameReader {
   private pending: Buffer = Buffer.alloc(0);
 
+  /** @param bytesMax longest frame, its NUL not counted; bore's own are never longer than the default */
+  constructor(private readonly bytesMax = MAX_FRAME_BYTES) {}
+
   /** Adds bytes as they arrive, in any pieces. */
   push(chunk: Buffer): void {
     this.pending = this.pending.length === 0 ? chunk : Buffer.concat([this.pending, chunk]);
@@ -40,11 +43,11 @@ export class FrameReader {
 
   /**
    * The next whole frame without its NUL, or `undefined` while it is incomplete.
-   * @throws FrameError when more than {@link MAX_FRAME_BYTES} bytes stand before a NUL, or the text is no valid UTF-8.
+   * @throws FrameError when more bytes than a frame may have stand before a NUL, or the text is no valid UTF-8.
    */
   next(): string | undefined {
     const end = this.pending.indexOf(NUL);
-    if (end > MAX_FRAME_BYTES || (end < 0 && this.pending.length > MAX_FRAME_BYTES)) {
+    if (end > this.bytesMax || (end < 0 && this.pending.length > this.bytesMax)) {
       throw new FrameError(INVALID_LENGTH);
     }
     if (end < 0) return undefined;
