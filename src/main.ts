@@ -10,9 +10,11 @@ import { refuseStrangers } from './auth/internal-api.js';
 import { HttpMetrics } from './metrics/http-metrics.js';
 import { serveOpenApi } from './openapi.js';
 import { CONFIG, type Config, ConfigError, readConfig } from './platform/config/config.js';
+import { refuseOtherMethods } from './platform/http/allowed-methods.js';
 import { createHttpServer, installHooks } from './platform/http/http-server.js';
 import { Lifecycle } from './platform/http/lifecycle.js';
 import { keepRequestContext } from './platform/http/request-context.js';
+import { sendSecurityHeaders } from './platform/http/security-headers.js';
 import { createLogger, LOGGER, NestLogger } from './platform/logging/logger.js';
 
 /** Requests under way get this long after the drain; then the process goes all the same. */
@@ -33,6 +35,8 @@ async function start(): Promise<void> {
   const server = adapter.getInstance();
   installHooks(server, logger, lifecycle);
   keepRequestContext(server);
+  await sendSecurityHeaders(app);
+  refuseOtherMethods(server);
   refuseStrangers(server, config.INTERNAL_API_KEY);
   app.get(HttpMetrics, { strict: false }).install(server);
 

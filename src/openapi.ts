@@ -4,6 +4,7 @@ import { z } from 'zod';
 
 import { documentErrors } from './platform/http/error-responses.js';
 import { Problem } from './platform/http/problem.filter.js';
+import { DOCS_PATH } from './platform/http/security-headers.js';
 import { INTERNAL_KEY_HEADER } from './protocol/plane-api.js';
 
 /** The API's own description, made from the code. */
@@ -47,7 +48,7 @@ function dropSafeIntegerBounds(node: unknown): void {
 
 /** Serves the description at `/api/openapi.json` and a page to read it at `/api/docs`. */
 export function serveOpenApi(app: INestApplication): void {
-  SwaggerModule.setup('api/docs', app, () => createOpenApi(app), {
+  SwaggerModule.setup(DOCS_PATH, app, () => createOpenApi(app), {
     jsonDocumentUrl: 'api/openapi.json',
     yamlDocumentUrl: 'api/openapi.yaml',
   });

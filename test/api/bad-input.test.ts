@@ -81,8 +81,8 @@ describe('a request that is wrong', () => {
     expectProblem(await user.get('/api/v1/nothing'), 404, 'NOT_FOUND');
     expectProblem(
       await user.send('PUT', '/api/v1/tunnels', '{}', { 'content-type': 'application/json' }),
-      404,
-      'NOT_FOUND',
+      405,
+      'METHOD_NOT_ALLOWED',
     );
     expectProblem(await user.get('/api/v1/tunnels?limit=5&limit=6'), 400, 'VALIDATION_FAILED');
     expectProblem(await user.get('/api/v1/tunnels?unknown=1'), 400, 'VALIDATION_FAILED');

@@ -7,6 +7,7 @@ import type { Logger } from 'pino';
 
 import { INTERNAL_PREFIX } from '../../protocol/plane-api.js';
 import { PlatformError } from '../errors/error-register.js';
+import { answerClientError } from './client-error.js';
 import type { Lifecycle } from './lifecycle.js';
 import { sendProblem } from './problem.filter.js';
 
@@ -41,6 +42,7 @@ export function createHttpServer(): FastifyAdapter {
       return typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
     },
     http: { headersTimeout: HEADERS_TIMEOUT_MS, connectionsCheckingInterval: CHECK_INTERVAL_MS },
+    clientErrorHandler: answerClientError,
     // what Fastify refuses before routing, such as a URL that is none
     frameworkErrors: (_error: Error, request: FastifyRequest, reply: FastifyReply) =>
       sendProblem(new PlatformError('MALFORMED_REQUEST'), request, reply),

@@ -41,7 +41,7 @@ const CODE_OF_STATUS: Partial<Record<number, ErrorCode>> = {
 };
 
 /** The body of a problem document for one request. */
-export function problemOf(error: PlatformError, request: FastifyRequest): Problem {
+export function problemOf(error: PlatformError, request: Pick<FastifyRequest, 'id' | 'url'>): Problem {
   const { status, title } = ERROR_REGISTER[error.code];
   const { detail, errors, retryAfter } = error.details;
   return {
