@@ -13,6 +13,7 @@ import { LifecycleModule } from './platform/http/lifecycle.js';
 import { ProblemFilter } from './platform/http/problem.filter.js';
 import { createValidationPipe } from './platform/http/validation.pipe.js';
 import { LoggingModule } from './platform/logging/logging.module.js';
+import { RedisModule } from './platform/redis/redis.module.js';
 import { ServersModule } from './servers/servers.module.js';
 import { TunnelsModule } from './tunnels/tunnels.module.js';
 
@@ -23,6 +24,7 @@ import { TunnelsModule } from './tunnels/tunnels.module.js';
     LifecycleModule,
     DatabaseModule,
     AuditModule,
+    RedisModule,
     AuthModule,
     ServersModule,
     CapacityModule,

@@ -7,6 +7,7 @@ import { HealthCheck, HealthCheckService, type HealthCheckResult, HealthIndicato
 import { Database } from '../platform/database/database.js';
 import { Lifecycle } from '../platform/http/lifecycle.js';
 import { Public } from '../platform/http/route-metadata.js';
+import { RedisConnection } from '../platform/redis/redis-connection.js';
 import { HealthFilter } from './health.filter.js';
 
 /** A load balancer asks every few seconds and gives up after a few: answer before it does. */
@@ -21,6 +22,7 @@ export class HealthController {
     private readonly health: HealthCheckService,
     private readonly indicators: HealthIndicatorService,
     private readonly database: Database,
+    private readonly redis: RedisConnection,
     private readonly lifecycle: Lifecycle,
   ) {}
 
@@ -40,17 +42,24 @@ export class HealthController {
     return this.health.check([]);
   }
 
-  /** Whether requests should be sent here: the database answers, and the process is not stopping. */
+  /** Whether requests should be sent here: the database answers, and the process is not stopping. Without Redis it is `degraded`, and ready. */
   @Get('ready')
   @Header('cache-control', 'no-store')
   @HealthCheck()
   ready(): Promise<HealthCheckResult> {
-    return this.health.check([() => this.checkLifecycle(), () => this.checkDatabase()]);
+    const redis = this.redis.state === 'disabled' ? [] : [() => this.checkRedis()];
+    return this.health.check([() => this.checkLifecycle(), () => this.checkDatabase(), ...redis]);
   }
 
   private checkLifecycle() {
     const indicator = this.indicators.check('lifecycle');
     return this.lifecycle.draining ? indicator.down('draining') : indicator.up();
+  }
+
+  /** Never a reason to send requests elsewhere: all backends lose the same Redis, and go on without it. */
+  private checkRedis() {
+    const indicator = this.indicators.check('redis');
+    return this.redis.state === 'up' ? indicator.up() : indicator.degraded('not reachable');
   }
 
   private async checkDatabase() {

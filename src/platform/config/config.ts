@@ -48,6 +48,20 @@ const strong = z
   .refine((text) => !/change[_-]?me|your_/i.test(text), 'is still the placeholder of the documentation');
 const secret = strong.transform((text) => new Secret(text));
 
+const password = z
+  .string()
+  .refine(notACommand, 'holds a shell command as text')
+  .transform((text) => new Secret(text));
+
+const hostAndPort = z
+  .string()
+  .regex(/^[^\s:/]+:\d{1,5}$/, 'must be a list of host:port')
+  .transform((text) => {
+    const [host = '', digits] = text.split(':');
+    return { host, port: Number(digits) };
+  })
+  .pipe(z.object({ host: z.string(), port: z.int().min(1).max(65_535) }));
+
 /** What a browser sends as `Origin`: nothing else would ever be equal to it. */
 const isOrigin = (text: string) => new URL(text).origin === text;
 
@@ -82,15 +96,25 @@ const Environment = z.object({
   DB_PORT: port.default(5432),
   DB_NAME: z.string().default('bore_db'),
   DB_USER: z.string().default('bore_user'),
-  DB_PASSWORD: z
-    .string()
-    .refine(notACommand, 'holds a shell command as text')
-    .transform((text) => new Secret(text)),
+  DB_PASSWORD: password,
   /** Connections of this process. Over all backends: (DB_POOL_SIZE + queue connections) × processes < max_connections. */
   DB_POOL_SIZE: int(2, 200).default(10),
 
-  /** Redis is not used yet: `true` is refused rather than ignored. */
-  REDIS_ENABLED: flag.refine((enabled) => !enabled, 'is not supported by this version: set it to false').default(false),
+  /** Whether backends share what they count over Redis; without it each process counts for itself. */
+  REDIS_ENABLED: flag.default(false),
+  REDIS_MODE: z.enum(['standalone', 'sentinel', 'cluster']).default('standalone'),
+  /** Of a stand-alone Redis; the other modes have REDIS_NODES. */
+  REDIS_HOST: z.string().default('127.0.0.1'),
+  REDIS_PORT: port.default(6379),
+  /** The Sentinels, or some nodes of the cluster, as `host:port`. */
+  REDIS_NODES: list.pipe(z.array(hostAndPort)).default([]),
+  /** What the Sentinels call the master. */
+  REDIS_SENTINEL_NAME: z.string().default('mymaster'),
+  REDIS_USERNAME: z.string().optional(),
+  REDIS_PASSWORD: password.optional(),
+  REDIS_SENTINEL_PASSWORD: password.optional(),
+  /** Certificates are checked; of an authority of one's own, Node reads them from NODE_EXTRA_CA_CERTS. */
+  REDIS_TLS: flag.default(false),
 
   /** Limit of a bore-server that names none. */
   MAX_TUNNELS_PER_SERVER: int(1, 65_535).default(100),
@@ -165,6 +189,8 @@ export function readConfig(environment: NodeJS.ProcessEnv): Config {
     throw new ConfigError(
       `${config.ADMIN_EMAIL ? 'ADMIN_PASSWORD' : 'ADMIN_EMAIL'} is missing: the first administrator needs both ADMIN_EMAIL and ADMIN_PASSWORD`,
     );
+  if (config.REDIS_ENABLED && config.REDIS_MODE !== 'standalone' && config.REDIS_NODES.length === 0) {
+    throw new ConfigError(`REDIS_NODES is missing: REDIS_MODE=${config.REDIS_MODE} needs it`);
   }
   return config;
 }

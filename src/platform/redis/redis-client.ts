@@ -1,0 +1,76 @@
+import { Cluster, Redis, type RedisOptions } from 'ioredis';
+
+import type { Config } from '../config/config.js';
+
+/**
+ * Redis answers within a millisecond. Whoever waits for it is a request that can do without, but not for a process that
+ * has had no CPU for a moment.
+ */
+const COMMAND_TIMEOUT_MS = 1_000;
+/**
+ * Silence with a command under way: the connection is dead, though nobody said so. Longer than a command may take, so
+ * that one slow command does not end the connection; short, because until then every request waits for its command.
+ */
+const SOCKET_TIMEOUT_MS = 1_500;
+const CONNECT_TIMEOUT_MS = 2_000;
+/** From the first attempt to connect again to those of a long outage, which are what a returned Redis waits for. */
+const RECONNECT_MS_MIN = 50;
+const RECONNECT_MS_MAX = 2_000;
+/**
+ * In a cluster, a command follows so many redirections; they last less than COMMAND_TIMEOUT_MS. During a fail-over
+ * requests do without, rather than wait for its end.
+ */
+const REDIRECTIONS_MAX = 4;
+const REDIRECTION_DELAY_MS = 50;
+
+/** What speaks to Redis, in any of its modes. */
+export type RedisClient = Redis | Cluster;
+
+/** Makes a client that connects at once, for ever again, and queues nothing while it is not connected. */
+export function createRedisClient(config: Config): RedisClient {
+  const options = {
+    ...(config.REDIS_USERNAME !== undefined && { username: config.REDIS_USERNAME }),
+    ...(config.REDIS_PASSWORD && { password: config.REDIS_PASSWORD.reveal() }),
+    ...(config.REDIS_TLS && { tls: {} }),
+    connectionName: 'bore-backend',
+    commandTimeout: COMMAND_TIMEOUT_MS,
+    socketTimeout: SOCKET_TIMEOUT_MS,
+    connectTimeout: CONNECT_TIMEOUT_MS,
+    enableOfflineQueue: false,
+    // a command that was under way when the connection broke may have been carried out: never send it twice
+    maxRetriesPerRequest: 0,
+    autoResendUnfulfilledCommands: false,
+    retryStrategy: backOff,
+    // a master that has become a replica: the connection belongs to the new master
+    reconnectOnError: ({ message }: Error) => message.startsWith('READONLY'),
+  } satisfies RedisOptions;
+  switch (config.REDIS_MODE) {
+    case 'standalone':
+      return new Redis({ ...options, host: config.REDIS_HOST, port: config.REDIS_PORT });
+    case 'sentinel':
+      return new Redis({
+        ...options,
+        sentinels: config.REDIS_NODES,
+        name: config.REDIS_SENTINEL_NAME,
+        sentinelRetryStrategy: backOff,
+        ...(config.REDIS_SENTINEL_PASSWORD && { sentinelPassword: config.REDIS_SENTINEL_PASSWORD.reveal() }),
+        enableTLSForSentinelMode: config.REDIS_TLS,
+      });
+    case 'cluster':
+      return new Cluster(config.REDIS_NODES, {
+        redisOptions: options,
+        enableOfflineQueue: false,
+        clusterRetryStrategy: backOff,
+        maxRedirections: REDIRECTIONS_MAX,
+        retryDelayOnFailover: REDIRECTION_DELAY_MS,
+        retryDelayOnClusterDown: REDIRECTION_DELAY_MS,
+        retryDelayOnTryAgain: REDIRECTION_DELAY_MS,
+      });
+  }
+}
+
+/** Half at random, so that all backends do not come back to a Redis that has just started in the same moment. */
+function backOff(attempt: number): number {
+  const delay = Math.min(RECONNECT_MS_MAX, RECONNECT_MS_MIN * 2 ** Math.min(attempt, 10));
+  return delay / 2 + (Math.random() * delay) / 2;
+}
