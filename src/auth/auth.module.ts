@@ -6,6 +6,9 @@ import { AuditModule } from '../audit/audit.module.js';
 import { UsersModule } from '../users/users.module.js';
 import { AccessGuard } from './access.guard.js';
 import { AccessTokenIssuer } from './access-token.js';
+import { ApiKeysController } from './api-keys.controller.js';
+import { ApiKeysRepository } from './api-keys.repository.js';
+import { ApiKeysService } from './api-keys.service.js';
 import { AuthController } from './auth.controller.js';
 import { AuthRetentionRepository } from './auth-retention.repository.js';
 import { AuthService } from './auth.service.js';
@@ -18,9 +21,11 @@ import { SessionsService } from './sessions.service.js';
 
 @Module({
   imports: [PassportModule, AuditModule, UsersModule],
-  controllers: [AuthController, SessionsController],
+  controllers: [AuthController, SessionsController, ApiKeysController],
   providers: [
     AccessTokenIssuer,
+    ApiKeysRepository,
+    ApiKeysService,
     AuthRetentionRepository,
     AuthService,
     AuthSessionsRepository,

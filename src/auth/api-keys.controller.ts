@@ -1,0 +1,40 @@
+import { Body, Controller, Delete, Get, Header, Param, Post, Query } from '@nestjs/common';
+import { ApiTags } from '@nestjs/swagger';
+import { z } from 'zod';
+
+import { Answers } from '../platform/http/answers.decorator.js';
+import { type Page, PageQuery } from '../platform/http/page.js';
+import { CurrentLogin, type LoggedIn, LoginOnly } from '../platform/http/route-metadata.js';
+import { ApiKeyPage, type ApiKeyView, CreateApiKeyRequest, CreatedApiKey } from './api-key.schemas.js';
+import { ApiKeysService } from './api-keys.service.js';
+
+@ApiTags('auth')
+@Controller('auth/api-keys')
+export class ApiKeysController {
+  constructor(private readonly keys: ApiKeysService) {}
+
+  @Post()
+  @LoginOnly()
+  @Header('cache-control', 'no-store')
+  @Answers(201, CreatedApiKey, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN', 'LOGIN_REQUIRED', 'API_KEY_LIMIT')
+  create(
+    @CurrentLogin() caller: LoggedIn,
+    @Body({ schema: CreateApiKeyRequest }) body: CreateApiKeyRequest,
+  ): Promise<CreatedApiKey> {
+    return this.keys.create(caller, body);
+  }
+
+  @Get()
+  @LoginOnly()
+  @Answers(200, ApiKeyPage, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'LOGIN_REQUIRED')
+  list(@CurrentLogin() caller: LoggedIn, @Query({ schema: PageQuery }) query: PageQuery): Promise<Page<ApiKeyView>> {
+    return this.keys.list(caller, query);
+  }
+
+  @Delete(':id')
+  @LoginOnly()
+  @Answers(204, null, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'LOGIN_REQUIRED', 'NOT_FOUND')
+  revoke(@CurrentLogin() caller: LoggedIn, @Param('id', { schema: z.guid() }) id: string): Promise<void> {
+    return this.keys.revoke(caller, id);
+  }
+}

@@ -1,0 +1,54 @@
+import { timingSafeEqual } from 'node:crypto';
+
+import { Injectable } from '@nestjs/common';
+import { v7 as uuidv7 } from 'uuid';
+import { z } from 'zod';
+
+import { PlatformError } from '../platform/errors/error-register.js';
+import { cutPage, keyOfCursor, type Page, type PageQuery } from '../platform/http/page.js';
+import type { Caller, LoggedIn } from '../platform/http/route-metadata.js';
+import { hashApiKeySecret, newApiKey, parseApiKey } from './api-key.js';
+import { type ApiKeyView, type CreateApiKeyRequest, type CreatedApiKey, viewApiKey } from './api-key.schemas.js';
+import { ApiKeysRepository } from './api-keys.repository.js';
+
+/** Makes, lists and revokes API keys, and finds out who comes with one. */
+@Injectable()
+export class ApiKeysService {
+  constructor(private readonly keys: ApiKeysRepository) {}
+
+  /** @throws PlatformError FORBIDDEN, API_KEY_LIMIT */
+  async create(caller: LoggedIn, { name, scopes, expiresAt }: CreateApiKeyRequest): Promise<CreatedApiKey> {
+    const { id, secret, key } = newApiKey(uuidv7());
+    const forAdmin = scopes.some((scope) => scope.startsWith('admin:'));
+    if (forAdmin && caller.role !== 'admin') {
+      throw new PlatformError('FORBIDDEN', { detail: 'Scopes of admin: are for administrators' });
+    }
+    const hash = hashApiKeySecret(secret);
+    const { userId } = caller;
+    const row = await this.keys.create({ id, userId, name, hash, scopes, expiresAt: expiresAt ?? null, forAdmin });
+    if (!row) throw new PlatformError('API_KEY_LIMIT');
+    return { ...viewApiKey(row), key };
+  }
+
+  async list({ userId }: LoggedIn, { limit, cursor }: PageQuery): Promise<Page<ApiKeyView>> {
+    const after = cursor === undefined ? undefined : keyOfCursor(cursor, z.guid());
+    return cutPage((await this.keys.list(userId, limit + 1, after)).map(viewApiKey), limit);
+  }
+
+  /** @throws PlatformError NOT_FOUND */
+  async revoke({ userId }: LoggedIn, id: string): Promise<void> {
+    if (!(await this.keys.revoke(userId, id))) throw new PlatformError('NOT_FOUND');
+  }
+
+  /** Who comes with this key; `null` when it does not work, or not any more. */
+  async authenticate(key: string): Promise<Caller | null> {
+    const parts = parseApiKey(key);
+    if (!parts) return null;
+    const found = await this.keys.findOpen(parts.id);
+    if (!found || !timingSafeEqual(found.hash, hashApiKeySecret(parts.secret))) return null;
+    // apart: most requests write nothing
+    if (found.isNoteDue) await this.keys.noteUse(parts.id);
+    const { id: userId, email, name, role, plan, scopes } = found;
+    return { userId, sessionId: null, apiKeyId: parts.id, scopes, email, name, role, plan };
+  }
+}
