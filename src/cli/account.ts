@@ -11,14 +11,16 @@ interface AccountRequest {
   readonly body?: unknown;
 }
 
-/** The API as the logged-in user sees it. */
+/** The API as the user sees it: by an API key where there is one, else by the login that is stored. */
 export class Account {
   /** Whose requests these are: a long-running `open` must not go on under the next login. */
   private userId: string | undefined;
 
+  /** @param apiKey is used as it is, and never stored */
   constructor(
     private readonly api: ApiClient,
     private readonly store: CredentialsStore,
+    private readonly apiKey?: string,
   ) {}
 
   /**
@@ -26,6 +28,7 @@ export class Account {
    * @throws Failure when nobody is logged in, ApiRefusal, ApiUnavailable
    */
   async call<T>(answer: z.ZodType<T>, request: AccountRequest): Promise<T> {
+    if (this.apiKey !== undefined) return this.callByKey(answer, request, this.apiKey);
     const credentials = this.checked(await this.store.find(this.api.url));
     try {
       return await this.api.call(answer, { ...request, accessToken: credentials.accessToken });
@@ -34,6 +37,15 @@ export class Account {
     }
     const { accessToken } = await this.refresh(credentials);
     return this.api.call(answer, { ...request, accessToken });
+  }
+
+  private async callByKey<T>(answer: z.ZodType<T>, request: AccountRequest, accessToken: string): Promise<T> {
+    try {
+      return await this.api.call(answer, { ...request, accessToken });
+    } catch (error) {
+      if (!isCode(error, 'UNAUTHENTICATED')) throw error;
+      throw new Failure(`The API key in BORE_API_KEY does not work at ${this.api.url}, or not any more.`);
+    }
   }
 
   /** Refresh tokens are good once: one process spends it, and the others find its successor in the file. */

@@ -8,6 +8,7 @@ import { z } from 'zod';
 import { Account } from './account.js';
 import { enter, logOut } from './account-commands.js';
 import { ApiClient } from './api-client.js';
+import { readApiKey } from './api-key.js';
 import { connections, platformUrl, port, seconds } from './arguments.js';
 import { CredentialsStore } from './credentials.js';
 import { Failure } from './failure.js';
@@ -35,13 +36,18 @@ function program(environment: NodeJS.ProcessEnv): Command {
   const borectl = new Command('borectl')
     .description('Public addresses for local TCP ports.')
     .addOption(new Option('--api <url>', 'the platform').env('BORE_API').default(DEFAULT_API).argParser(platformUrl))
-    .addHelpText('after', '\nThe password is asked for, or read from BORE_PASSWORD or from a pipe.')
+    .addHelpText(
+      'after',
+      '\nThe password is asked for, or read from BORE_PASSWORD or from a pipe. With an API key in BORE_API_KEY no login is needed.',
+    )
     .exitOverride();
   const store = new CredentialsStore(environment);
   const platform = () => {
     const api = new ApiClient(GlobalFlags.parse(borectl.opts()).api);
     return { api, store, account: new Account(api, store) };
   };
+  /** For what an API key may do too. */
+  const account = () => new Account(platform().api, store, readApiKey(environment));
 
   for (const route of ['signup', 'login'] as const) {
     borectl
@@ -68,19 +74,17 @@ function program(environment: NodeJS.ProcessEnv): Command {
     .option('--local-host <host>', 'where the local port is', 'localhost')
     .option('--keep', 'leave the tunnel open at the end')
     .option('--json', 'one line of JSON instead of the address')
-    .action((localPort: number, flags: unknown) =>
-      openTunnel(platform().account, { localPort, ...OpenFlags.parse(flags) }),
-    );
+    .action((localPort: number, flags: unknown) => openTunnel(account(), { localPort, ...OpenFlags.parse(flags) }));
   borectl
     .command('ls')
     .description('list your open tunnels')
     .option('--json', 'as JSON')
-    .action((flags: unknown) => listTunnels(platform().account, ListFlags.parse(flags)));
+    .action((flags: unknown) => listTunnels(account(), ListFlags.parse(flags)));
   borectl
     .command('rm')
     .description('close a tunnel')
     .argument('<id or name>')
-    .action((idOrName: string) => removeTunnel(platform().account, idOrName));
+    .action((idOrName: string) => removeTunnel(account(), idOrName));
   return borectl;
 }
 

@@ -38,6 +38,8 @@ export class OpenTunnel extends RunningProcess {
 /** A person with a home of their own, at a terminal of a machine with borectl. */
 export class Person {
   private readonly started: OpenTunnel[] = [];
+  /** What they have set in their shell. */
+  readonly shell: NodeJS.ProcessEnv = {};
 
   private constructor(
     readonly api: string,
@@ -101,6 +103,6 @@ export class Person {
   }
 
   private env(): NodeJS.ProcessEnv {
-    return { PATH: process.env['PATH'], XDG_CONFIG_HOME: this.home, BORE_API: this.api };
+    return { PATH: process.env['PATH'], XDG_CONFIG_HOME: this.home, BORE_API: this.api, ...this.shell };
   }
 }
