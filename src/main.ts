@@ -15,14 +15,15 @@ import { createHttpServer, installHooks } from './platform/http/http-server.js';
 import { Lifecycle } from './platform/http/lifecycle.js';
 import { keepRequestContext } from './platform/http/request-context.js';
 import { sendSecurityHeaders } from './platform/http/security-headers.js';
+import { noticeUntrustedProxy } from './platform/http/trusted-proxy.js';
 import { createLogger, LOGGER, NestLogger } from './platform/logging/logger.js';
 
 /** Requests under way get this long after the drain; then the process goes all the same. */
 const CLOSE_TIMEOUT_MS = 10_000;
 
 async function start(): Promise<void> {
-  const adapter = createHttpServer();
   const config = readConfig(process.env);
+  const adapter = createHttpServer(config.TRUST_PROXY);
   const bootLogger = createLogger(config.LOG_LEVEL);
   const app = await NestFactory.create<NestFastifyApplication>(AppModule, adapter, {
     logger: new NestLogger(bootLogger),
@@ -36,6 +37,7 @@ async function start(): Promise<void> {
   installHooks(server, logger, lifecycle);
   keepRequestContext(server);
   await sendSecurityHeaders(app);
+  noticeUntrustedProxy(server, logger);
   refuseOtherMethods(server);
   refuseStrangers(server, config.INTERNAL_API_KEY);
   app.get(HttpMetrics, { strict: false }).install(server);

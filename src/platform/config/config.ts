@@ -1,3 +1,5 @@
+import { isIP } from 'node:net';
+
 import { z } from 'zod';
 
 /** Text that must not be shown: prints as `***` wherever it is logged or serialised. Read it with {@link reveal}. */
@@ -62,6 +64,16 @@ const hostAndPort = z
   })
   .pipe(z.object({ host: z.string(), port: z.int().min(1).max(65_535) }));
 
+/** Of a network of everybody, `X-Forwarded-For` would be whatever the caller likes. */
+const isNarrow = (text: string) => !text.endsWith('/0');
+const proxyNetwork = z
+  .union(
+    [z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()],
+    'must be a list of addresses and networks, such as 10.0.0.0/8, and never a name',
+  )
+  .refine((text) => isIP(text.split('/')[0] ?? '') !== 0, 'must be a list of addresses and networks')
+  .refine(isNarrow, 'must not hold a network of everybody');
+
 /** What a browser sends as `Origin`: nothing else would ever be equal to it. */
 const isOrigin = (text: string) => new URL(text).origin === text;
 
@@ -115,6 +127,9 @@ const Environment = z.object({
   REDIS_SENTINEL_PASSWORD: password.optional(),
   /** Certificates are checked; of an authority of one's own, Node reads them from NODE_EXTRA_CA_CERTS. */
   REDIS_TLS: flag.default(false),
+
+  /** Load balancers in front of us: only from these addresses and networks is `X-Forwarded-For` believed. */
+  TRUST_PROXY: list.pipe(z.array(proxyNetwork)).default([]),
 
   /** Limit of a bore-server that names none. */
   MAX_TUNNELS_PER_SERVER: int(1, 65_535).default(100),

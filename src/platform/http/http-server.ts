@@ -29,9 +29,13 @@ const KEEP_ALIVE_TIMEOUT_MS = 75_000;
 /** An id that a proxy gave the request, where it is safe to log and to send on. */
 const REQUEST_ID = /^[\w.-]{8,64}$/;
 
-/** The HTTP server, with a limit on everything that a caller could make large or slow. */
-export function createHttpServer(): FastifyAdapter {
+/**
+ * The HTTP server, with a limit on everything that a caller could make large or slow.
+ * @param trustedProxies addresses and networks whose `X-Forwarded-For` names the client
+ */
+export function createHttpServer(trustedProxies: readonly string[]): FastifyAdapter {
   return new FastifyAdapter({
+    trustProxy: trustedProxies.length > 0 ? [...trustedProxies] : false,
     bodyLimit: BODY_BYTES_MAX,
     requestTimeout: REQUEST_TIMEOUT_MS,
     keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
