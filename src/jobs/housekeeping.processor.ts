@@ -10,6 +10,7 @@ import { CONFIG, type Config } from '../platform/config/config.js';
 import { LOGGER } from '../platform/logging/logger.js';
 import { ServersRepository } from '../servers/servers.repository.js';
 import { LedgerRepository } from '../tunnels/ledger.repository.js';
+import { QuarantineRepository } from '../tunnels/quarantine.repository.js';
 import { TunnelsRepository } from '../tunnels/tunnels.repository.js';
 import { TunnelsService } from '../tunnels/tunnels.service.js';
 
@@ -47,6 +48,7 @@ export class HousekeepingProcessor extends WorkerHost implements OnApplicationBo
     private readonly ledger: LedgerRepository,
     private readonly audit: AuditLogRepository,
     private readonly auth: AuthRetentionRepository,
+    private readonly quarantine: QuarantineRepository,
   ) {
     super();
   }
@@ -83,6 +85,7 @@ export class HousekeepingProcessor extends WorkerHost implements OnApplicationBo
         auditEntries: await inBatches((n) => this.audit.forget(AUDIT_RETENTION_DAYS, n)),
         refreshTokens: await inBatches((n) => this.auth.forgetRefreshTokens(n)),
         sessions: await inBatches((n) => this.auth.forgetSessions(n)),
+        portsInQuarantine: await inBatches((n) => this.quarantine.forgetEnded(n)),
         apiKeys: await inBatches((n) => this.auth.forgetApiKeys(n)),
       };
       if (Object.values(deleted).some((rows) => rows > 0)) this.logger.info(deleted, 'old records deleted');

@@ -1,29 +1,48 @@
 import { Module } from '@nestjs/common';
 
 import { ServersModule } from '../servers/servers.module.js';
+import { UsersModule } from '../users/users.module.js';
+import { AdminTunnelsController } from './admin-tunnels.controller.js';
+import { AdminUsersController } from './admin-users.controller.js';
+import { AdministrationRepository } from './administration.repository.js';
+import { AdministrationService } from './administration.service.js';
+import { AllTunnelsRepository } from './all-tunnels.repository.js';
 import { ClientSessionsRepository } from './client-sessions.repository.js';
 import { LedgerController } from './ledger.controller.js';
 import { LedgerRepository } from './ledger.repository.js';
 import { LedgerService } from './ledger.service.js';
 import { PlaneController } from './plane.controller.js';
 import { PlaneService } from './plane.service.js';
+import { QuarantineController } from './quarantine.controller.js';
+import { QuarantineRepository } from './quarantine.repository.js';
 import { TunnelKeys } from './tunnel-key.js';
 import { TunnelsController } from './tunnels.controller.js';
 import { TunnelsRepository } from './tunnels.repository.js';
 import { TunnelsService } from './tunnels.service.js';
 
 @Module({
-  imports: [ServersModule],
-  controllers: [TunnelsController, LedgerController, PlaneController],
+  imports: [ServersModule, UsersModule],
+  controllers: [
+    TunnelsController,
+    LedgerController,
+    PlaneController,
+    AdminTunnelsController,
+    AdminUsersController,
+    QuarantineController,
+  ],
   providers: [
+    AdministrationRepository,
+    AdministrationService,
+    AllTunnelsRepository,
     ClientSessionsRepository,
     LedgerRepository,
     LedgerService,
     PlaneService,
+    QuarantineRepository,
     TunnelKeys,
     TunnelsRepository,
     TunnelsService,
   ],
-  exports: [LedgerRepository, TunnelsRepository, TunnelsService],
+  exports: [LedgerRepository, QuarantineRepository, TunnelsRepository, TunnelsService],
 })
 export class TunnelsModule {}

@@ -59,16 +59,18 @@ export class TunnelsRepository {
   async open(tunnel: NewTunnel, limits: AdmissionLimits): Promise<AdmissionOutcome> {
     const { config } = this;
     const reserved = limits.useReserve ? 0 : config.RESERVED_CAPACITY_PERCENT;
-    const [admission] = await this.database.rows(
-      Admission,
-      Prisma.sql`
+    const statement = Prisma.sql`
         SELECT outcome FROM open_tunnel(
           ${tunnel.id}::uuid, ${tunnel.userId}::uuid, ${limits.userTunnels}::int, ${config.TOTAL_SYSTEM_CAPACITY ?? null}::int, ${reserved}::int,
           ${tunnel.port ?? null}::int, ${tunnel.location ?? null}::text, ${[...limits.avoidServers]}::text[], ${tunnel.name ?? null}::text,
           ${tunnel.localPort ?? null}::int, ${tunnel.sealedKey}::bytea, ${tunnel.maxConnections ?? null}::int,
           ${config.PENDING_TUNNEL_SECONDS}::int, ${tunnel.ttlSeconds ?? null}::int, ${tunnel.bandwidthMbps ?? null}::int,
-          ${tunnel.allowCidrs ?? []}::text[], ${tunnel.denyCidrs ?? []}::text[], ${tunnel.proxyProtocol ?? null}::proxy_protocol)`,
-    );
+          ${tunnel.allowCidrs ?? []}::text[], ${tunnel.denyCidrs ?? []}::text[], ${tunnel.proxyProtocol ?? null}::proxy_protocol)`;
+    const [admission] = await this.database.rows(Admission, statement).catch((error: unknown) => {
+      // open_tunnel looks for other tunnels before it takes a port: what refuses it now is its quarantine
+      if (isUniqueViolation(error)) return [{ outcome: 'port_taken' as const }];
+      throw error;
+    });
     if (!admission) throw new Error('open_tunnel returned no row');
     return admission.outcome;
   }

@@ -160,6 +160,8 @@ const Environment = z.object({
   USAGE_RETENTION_DAYS: int(1, 3_650).default(400),
   /** How long the audit log is kept. The database refuses to delete what is younger than 90 days. */
   AUDIT_RETENTION_DAYS: int(90, 3_650).default(400),
+  /** How long the port of a tunnel suspended for abuse is kept from everybody, when the administrator names no time. */
+  ABUSE_QUARANTINE_HOURS: int(0, 8_760).default(72),
   /** How long to go on serving after `/health/ready` said no: longer than the load balancer's check interval. */
   SHUTDOWN_DRAIN_SECONDS: int(0, 300).default(0),
 

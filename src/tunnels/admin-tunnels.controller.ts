@@ -1,0 +1,56 @@
+import { Body, Controller, Delete, Get, Param, Post, Query } from '@nestjs/common';
+import { ApiTags } from '@nestjs/swagger';
+import { z } from 'zod';
+
+import { Answers } from '../platform/http/answers.decorator.js';
+import { type Page, pageOf } from '../platform/http/page.js';
+import { AdminOnly, type Caller, CurrentCaller } from '../platform/http/route-metadata.js';
+import { AdminTunnelView, ListAdminTunnelsQuery, SuspendTunnelRequest } from './admin-tunnel.js';
+import { AdministrationService } from './administration.service.js';
+
+@ApiTags('admin')
+@Controller('admin/tunnels')
+export class AdminTunnelsController {
+  constructor(private readonly administration: AdministrationService) {}
+
+  @Get()
+  @AdminOnly('admin:read')
+  @Answers(200, pageOf(AdminTunnelView), 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN')
+  list(@Query({ schema: ListAdminTunnelsQuery }) query: ListAdminTunnelsQuery): Promise<Page<AdminTunnelView>> {
+    return this.administration.listTunnels(query);
+  }
+
+  @Get(':id')
+  @AdminOnly('admin:read')
+  @Answers(200, AdminTunnelView, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN', 'NOT_FOUND')
+  get(@Param('id', { schema: z.guid() }) id: string): Promise<AdminTunnelView> {
+    return this.administration.getTunnel(id);
+  }
+
+  @Delete(':id')
+  @AdminOnly('admin:write')
+  @Answers(204, null, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN', 'NOT_FOUND')
+  close(@CurrentCaller() caller: Caller, @Param('id', { schema: z.guid() }) id: string): Promise<void> {
+    return this.administration.closeTunnel(caller, id);
+  }
+
+  @Post(':id/suspend')
+  @AdminOnly('admin:write')
+  @Answers(
+    200,
+    AdminTunnelView,
+    'VALIDATION_FAILED',
+    'UNAUTHENTICATED',
+    'FORBIDDEN',
+    'NOT_FOUND',
+    'OWN_ACCOUNT',
+    'TUNNEL_CLOSED',
+  )
+  suspend(
+    @CurrentCaller() caller: Caller,
+    @Param('id', { schema: z.guid() }) id: string,
+    @Body({ schema: SuspendTunnelRequest }) body: SuspendTunnelRequest,
+  ): Promise<AdminTunnelView> {
+    return this.administration.suspendTunnel(caller, id, body);
+  }
+}

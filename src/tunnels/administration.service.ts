@@ -1,0 +1,132 @@
+import { Inject, Injectable } from '@nestjs/common';
+
+import { CONFIG, type Config } from '../platform/config/config.js';
+import { PlatformError } from '../platform/errors/error-register.js';
+import { cutPage, keyOfCursor, type Page } from '../platform/http/page.js';
+import type { Caller } from '../platform/http/route-metadata.js';
+import { BoreServerClient } from '../servers/bore-server-client.js';
+import {
+  type AdminUserView,
+  keyOfUser,
+  type ListUsersQuery,
+  type UpdateUserRequest,
+  userKeyOf,
+  viewAdminUser,
+} from '../users/admin-user.js';
+import { UserDirectoryRepository } from '../users/user-directory.repository.js';
+import {
+  type AdminTunnelView,
+  adminTunnelKey,
+  type ListAdminTunnelsQuery,
+  type SuspendTunnelRequest,
+  viewAdminTunnel,
+} from './admin-tunnel.js';
+import { AdministrationRepository, type Closed, type Decided } from './administration.repository.js';
+import { AllTunnelsRepository } from './all-tunnels.repository.js';
+
+/**
+ * Accounts and tunnels, as administrators work with them. Accounts are here and not in `users/`, because suspending one
+ * ends its tunnels.
+ */
+@Injectable()
+export class AdministrationService {
+  constructor(
+    @Inject(CONFIG) private readonly config: Config,
+    private readonly users: UserDirectoryRepository,
+    private readonly tunnels: AllTunnelsRepository,
+    private readonly administration: AdministrationRepository,
+    private readonly boreServers: BoreServerClient,
+  ) {}
+
+  /** @throws PlatformError VALIDATION_FAILED */
+  async listUsers(query: ListUsersQuery): Promise<Page<AdminUserView>> {
+    const after = query.cursor === undefined ? undefined : keyOfCursor(query.cursor, userKeyOf(query.sort));
+    const rows = await this.users.list(query, after);
+    return cutPage(rows.map(viewAdminUser), query.limit, keyOfUser(query.sort));
+  }
+
+  /** @throws PlatformError NOT_FOUND */
+  async getUser(id: string): Promise<AdminUserView> {
+    const user = await this.users.find(id);
+    if (!user) throw new PlatformError('NOT_FOUND');
+    return viewAdminUser(user);
+  }
+
+  /**
+   * Changes an account. When it is suspended its tunnels are closed, on the wire too.
+   * @throws PlatformError FORBIDDEN, NOT_FOUND, OWN_ACCOUNT, PRECONDITION_FAILED
+   */
+  async updateUser(
+    caller: Caller,
+    id: string,
+    version: number | null,
+    change: UpdateUserRequest,
+  ): Promise<AdminUserView> {
+    await this.apply(await this.administration.updateUser(caller.userId, id, version, change));
+    return this.getUser(id);
+  }
+
+  /** @throws PlatformError VALIDATION_FAILED */
+  async listTunnels(query: ListAdminTunnelsQuery): Promise<Page<AdminTunnelView>> {
+    const after = query.cursor === undefined ? undefined : keyOfCursor(query.cursor, adminTunnelKey);
+    const rows = await this.tunnels.list(query, after);
+    return cutPage(
+      rows.map((row) => viewAdminTunnel(row, this.config.MAX_BANDWIDTH_PER_TUNNEL)),
+      query.limit,
+    );
+  }
+
+  /** @throws PlatformError NOT_FOUND */
+  async getTunnel(id: string): Promise<AdminTunnelView> {
+    const tunnel = await this.tunnels.find(id);
+    if (!tunnel) throw new PlatformError('NOT_FOUND');
+    return viewAdminTunnel(tunnel, this.config.MAX_BANDWIDTH_PER_TUNNEL);
+  }
+
+  /**
+   * Closes anybody's tunnel, on the wire too; one that is closed already stays so.
+   * @throws PlatformError NOT_FOUND
+   */
+  async closeTunnel(caller: Caller, id: string): Promise<void> {
+    const closed = await this.administration.closeTunnel(caller.userId, id);
+    if (closed.length === 0) await this.getTunnel(id);
+    await this.endOnWire(closed);
+  }
+
+  /**
+   * Closes a tunnel because of what it is used for, keeps its port from everybody for a time, and suspends its owner if
+   * asked to.
+   * @throws PlatformError FORBIDDEN, NOT_FOUND, OWN_ACCOUNT, TUNNEL_CLOSED
+   */
+  async suspendTunnel(caller: Caller, id: string, request: SuspendTunnelRequest): Promise<AdminTunnelView> {
+    const quarantineHours = request.quarantineHours ?? this.config.ABUSE_QUARANTINE_HOURS;
+    await this.apply(await this.administration.suspendTunnel(caller.userId, id, { ...request, quarantineHours }));
+    return this.getTunnel(id);
+  }
+
+  private async apply({ outcome, closed }: Decided): Promise<void> {
+    switch (outcome) {
+      case 'updated':
+        return this.endOnWire(closed);
+      case 'forbidden':
+        throw new PlatformError('FORBIDDEN');
+      case 'not_found':
+        throw new PlatformError('NOT_FOUND');
+      case 'changed':
+        throw new PlatformError('PRECONDITION_FAILED');
+      case 'own_account':
+        throw new PlatformError('OWN_ACCOUNT');
+      case 'closed':
+        throw new PlatformError('TUNNEL_CLOSED');
+    }
+  }
+
+  private async endOnWire(tunnels: Closed): Promise<void> {
+    // a server that cannot be asked now is told in the answer to its next heartbeat
+    await Promise.all(
+      tunnels.map(({ id, reason, serverId, adminUrl }) =>
+        this.boreServers.closeTunnel({ id: serverId, adminUrl }, id, reason),
+      ),
+    );
+  }
+}
