@@ -156,7 +156,7 @@ export class BoreServer {
     const grant = await authorizer.authorize(wish);
     if (this.isStopping) throw new Refusal('server is stopping');
     // it left while it was asked about: its end has been heard, and would be heard by nobody again
-    if (socket.destroyed) throw new ConnectionEnded('the client left');
+    if (socket.destroyed || socket.readableEnded) throw new ConnectionEnded('the client left');
     if (this.closedTunnels.wasClosedSince(grant.tunnelId, askedAt)) {
       this.context.onTunnelClosed(grant.tunnelId);
       throw new Refusal('invalid secret');

@@ -6,7 +6,15 @@ import type { Logger } from 'pino';
 import { FrameError } from '../protocol/frames.js';
 import { ConnectionEnded, FrameConnection } from './frame-connection.js';
 import { greet, type Greeting, Refusal, Rejection } from './handshake.js';
-import { ACCEPT_BACKLOG, FAILURE_WINDOW_MS, HANDSHAKE_MS, KEEPALIVE_MS, type Limits, SILENCE_MS } from './limits.js';
+import {
+  ACCEPT_BACKLOG,
+  FAILURE_WINDOW_MS,
+  HANDSHAKE_MS,
+  KEEPALIVE_MS,
+  LAST_WORDS_MS,
+  type Limits,
+  SILENCE_MS,
+} from './limits.js';
 import { Handshakes } from './handshakes.js';
 import type { Metrics } from './metrics.js';
 import type { Networks } from './networks.js';
@@ -69,7 +77,13 @@ export class ControlListener {
       await this.context.onTakenOver(greeting, address, connection);
       this.context.metrics.handshakes.inc({ outcome: greeting.message.kind });
     } catch (error) {
-      this.refuse(connection, address, error);
+      const text = this.lastWords(address, error);
+      // an end would have the other server wait for the client's own, who need not send one
+      if (text === undefined) return void socket.resetAndDestroy();
+      connection.send({ kind: 'error', text });
+      connection.detach();
+      socket.once('end', () => socket.destroySoon()).resume();
+      setTimeout(() => socket.resetAndDestroy(), LAST_WORDS_MS);
     } finally {
       this.handshakes.leave(socket);
     }
@@ -123,30 +137,28 @@ export class ControlListener {
     } catch (error) {
       // a probe of a load balancer connects and leaves; who stays silent for long and then leaves holds places of others
       if (error instanceof ConnectionEnded && performance.now() - began > SILENCE_MS) this.countFailure(address);
-      this.refuse(connection, address, error);
+      const text = this.lastWords(address, error);
+      if (text === undefined) return void socket.destroy();
+      connection.send({ kind: 'error', text });
+      socket.destroySoon();
     } finally {
       clearTimeout(deadline);
     }
   }
 
-  private refuse(connection: FrameConnection, address: string, error: unknown): void {
-    const { socket } = connection;
+  /** What a client is told that is not served; `undefined` when it has gone. */
+  private lastWords(address: string, error: unknown): string | undefined {
     const { metrics, logger } = this.context;
-    if (error instanceof ConnectionEnded) {
-      socket.destroy();
-      return;
-    }
+    if (error instanceof ConnectionEnded) return undefined;
     if (error instanceof Refusal || error instanceof FrameError) {
       metrics.handshakes.inc({ outcome: error instanceof Refusal ? 'refused' : 'invalid' });
       logger.info({ clientAddress: address, text: error.message }, 'client refused');
       if (error instanceof Rejection || error instanceof FrameError) this.countFailure(address);
-      connection.send({ kind: 'error', text: error.message });
-    } else {
-      metrics.handshakes.inc({ outcome: 'failed' });
-      logger.error({ err: error }, 'handshake failed');
-      connection.send({ kind: 'error', text: 'internal server error' });
+      return error.message;
     }
-    socket.destroySoon();
+    metrics.handshakes.inc({ outcome: 'failed' });
+    logger.error({ err: error }, 'handshake failed');
+    return 'internal server error';
   }
 
   private countFailure(address: string): void {

@@ -8,7 +8,7 @@ import type { Peer } from '../protocol/peers.js';
 import { Stream } from '../relay/stream.js';
 import { ConnectionEnded, FrameConnection } from './frame-connection.js';
 import { type Greeting, Refusal } from './handshake.js';
-import { HAND_OVER_MS, KEEPALIVE_MS, type Limits } from './limits.js';
+import { FAREWELL_MS, HAND_OVER_MS, KEEPALIVE_MS, type Limits } from './limits.js';
 import type { Metrics } from './metrics.js';
 
 /** What the forwarder needs of the server. */
@@ -131,7 +131,8 @@ export class Forwarder {
       // limits and idle times are the owner's
       throttle: () => 0,
       idleMs: 0,
-      lingerMs: limits.lingerSeconds * 1000,
+      // after an owner's last word nothing is to come on a control connection
+      lingerMs: kind === 'hello' ? FAREWELL_MS : limits.lingerSeconds * 1000,
       count: (_, bytes) => metrics.forwardedBytes.inc(bytes),
       onEnd: () => {
         this.running.delete(stream);

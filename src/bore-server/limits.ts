@@ -64,6 +64,9 @@ export const AUTHORIZE_MS = 2_000;
  */
 export const HAND_OVER_MS = 900;
 
+/** How long the refusal of a client that another server has handed over has to get there before the connection is cut. */
+export const LAST_WORDS_MS = 1_000;
+
 /** How long a backend may search the tunnels of other servers: it has just found out that none of ours is meant. */
 export const LOCATE_MS = 1_000;
 

@@ -67,6 +67,8 @@ export class Stream {
     // whatever moves, moves through the visitor's socket
     if (idleMs > 0) visitor.setTimeout(idleMs);
     if (preface) client.write(preface);
+    // one that has finished before: nobody else would hear of it
+    for (const side of [client, visitor]) if (side.readableEnded) setImmediate(() => side.emit('end'));
     toClient.resume();
     if (first.length === 0) {
       toVisitor.resume();

@@ -6,6 +6,8 @@ import { until } from './until.js';
 /** Public ports of each server. */
 const PORTS = 100;
 const FIRST_PORT = 10_000;
+/** The same on every address, so that a server that is started again is where the others look for it. */
+export const PEER_PORT = 7_837;
 
 interface FleetOptions {
   /** The name that the servers share. */
@@ -104,16 +106,17 @@ export async function metric(server: BoreServerProcess, name: string): Promise<n
   return Number(line?.slice(name.length) ?? 0);
 }
 
-/** Where a server takes connections over. */
-export function peerPortOf(server: BoreServerProcess): number {
-  return Number(/"peerPort":(\d+)/.exec(server.output())?.[1]);
-}
-
 function portsOf(index: number): { min: number; max: number } {
   const min = FIRST_PORT + index * PORTS;
   return { min, max: min + PORTS - 1 };
 }
 
 function envOf(address: string, { name, serverEnv }: FleetOptions): NodeJS.ProcessEnv {
-  return { BORE_HOST: name, BORE_PEER_PORT: '0', BORE_PEER_HOST: address, BORE_PEER_BIND_ADDR: address, ...serverEnv };
+  return {
+    BORE_HOST: name,
+    BORE_PEER_PORT: String(PEER_PORT),
+    BORE_PEER_HOST: address,
+    BORE_PEER_BIND_ADDR: address,
+    ...serverEnv,
+  };
 }

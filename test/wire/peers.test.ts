@@ -11,7 +11,7 @@ import { FrameReader } from '../../src/protocol/frames.js';
 import { type HandOver, PeerKey } from '../../src/protocol/peer-link.js';
 import type { Api } from '../harness/api.js';
 import { SECRETS } from '../harness/backend.js';
-import { Fleet, metric, peerPortOf } from '../harness/fleet.js';
+import { Fleet, metric, PEER_PORT } from '../harness/fleet.js';
 import type { OpenedTunnel } from '../harness/platform.js';
 import { connect, readAll, readExactly } from '../harness/sockets.js';
 import { until } from '../harness/until.js';
@@ -56,7 +56,7 @@ async function visit(tunnel: OpenedTunnel, client: WireClient): Promise<{ visito
 async function handOver(message: HandOver['message'], tag: (challenge: string) => string, internalKey: string) {
   const challenge = randomUuid();
   const key = new PeerKey(internalKey);
-  const socket = await connect(fleet.server(1).address, peerPortOf(fleet.server(1)));
+  const socket = await connect(fleet.server(1).address, PEER_PORT);
   sockets.push(socket);
   const nonce = (await readExactly(socket, 37)).toString().slice(0, 36);
   const greeting = { nonce: randomUuid(), address: '192.0.2.7', challenge, tag: tag(challenge), message };
@@ -161,6 +161,9 @@ describe('whoever may not', () => {
       await guesser.greet(tunnel.token, { kind: 'accept', id: newConnectionId(tunnel.port) });
       await expect(guesser.next()).rejects.toThrow(/without another message/);
     }
+    // none of them has closed: nothing is kept for them all the same
+    const passedOn = () => metric(fleet.server(3), 'bore_server_forwarded_connections');
+    await until(async () => (await passedOn()) === 0, 'they are gone', 3_000);
     const stream = await accept(fleet.server(3), tunnel.token, id, 'yours');
     sockets.push(stream);
     expect((await readExactly(visitor, 5)).toString()).toBe('yours');
@@ -172,7 +175,7 @@ describe('whoever may not', () => {
     const wish: HandOver['message'] = { kind: 'hello', port: tunnel.port };
     const stranger = await handOver(wish, tag, 'another-0123456789abcdef0123456789abcdef');
     expect(stranger.bytes.length).toBe(0);
-    const silent = await connect(fleet.server(1).address, peerPortOf(fleet.server(1)));
+    const silent = await connect(fleet.server(1).address, PEER_PORT);
     sockets.push(silent);
     const began = performance.now();
     expect((await readAll(silent)).bytes.length).toBe(37);
