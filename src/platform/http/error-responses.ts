@@ -40,7 +40,7 @@ export function documentErrors(document: OpenAPIObject): void {
 }
 
 function errorsOf(path: string, operation: Operation): Set<string> {
-  const { kind } = operation['x-access'];
+  const { kind, scope } = operation['x-access'];
   const codes = new Set<string>(operation[ERROR_CODES_EXTENSION]);
   const add = (...more: ErrorCode[]) => more.forEach((code) => codes.add(code));
   // a URL that cannot be decoded, before anything else is looked at
@@ -49,7 +49,7 @@ function errorsOf(path: string, operation: Operation): Set<string> {
   if (operation.requestBody) add('PAYLOAD_TOO_LARGE', 'UNSUPPORTED_MEDIA_TYPE');
   if (!path.startsWith(INTERNAL_PREFIX)) add('TOO_MANY_REQUESTS');
   if (kind === 'internal') add('INVALID_INTERNAL_KEY');
-  if (kind === 'user' || kind === 'admin') add('UNAUTHENTICATED');
+  if (kind === 'user' || kind === 'admin') add('UNAUTHENTICATED', scope === null ? 'LOGIN_REQUIRED' : 'SCOPE_MISSING');
   if (kind === 'admin') add('FORBIDDEN');
   return codes;
 }
