@@ -13,11 +13,13 @@ import { INTERNAL_KEY_HEADER, INTERNAL_PREFIX } from '../protocol/plane-api.js';
 export function refuseStrangers(server: FastifyInstance, keys: readonly Secret[]): void {
   server.addHook('onRequest', async (request, reply) => {
     // the route that was found: the URL itself has many spellings
-    if (!request.routeOptions.url?.startsWith(INTERNAL_PREFIX)) return;
+    if (!request.routeOptions.url?.startsWith(INTERNAL_PREFIX)) return undefined;
     if (hasInternalKey(request.headers, keys)) return;
     // what is still to come of the body is nobody's
     void reply.header('connection', 'close');
     sendProblem(new PlatformError('INVALID_INTERNAL_KEY'), request, reply);
+    // only this ends the request here: without it its body is read, and what is wrong with that changes the status
+    return reply;
   });
 }
 

@@ -149,3 +149,21 @@ describe('after all of it', () => {
     expect(backend.output()).not.toContain('"level":"error"');
   });
 });
+
+/** A hook that answers and does not say so to Fastify lets the request go on: its body's error then changes the status. */
+describe('a request that is refused before its body is read', () => {
+  it.each([
+    ['a stranger', 'POST', '/api/v1/internal/tunnels/authorize', 401, 'INVALID_INTERNAL_KEY'],
+    ['another method', 'PUT', '/api/v1/tunnels', 405, 'METHOD_NOT_ALLOWED'],
+  ])('%s keeps that answer whatever the body is', async (_, method, path, status, code) => {
+    const types = ['application/json', 'application/xml', 'application/json; charset=utf-16'];
+    const bodies = ['{', '{"a":1}', '\uFEFF', 'x'.repeat(70_000), '['.repeat(9_000)];
+    const requests = types.flatMap((type) => bodies.map((body) => ({ type, body })));
+    for (let round = 0; round < 10; round++) {
+      const answers = await Promise.all(
+        requests.map(({ type, body }) => api.send(method, path, body, { 'content-type': type })),
+      );
+      for (const answer of answers) expectProblem(answer, status, code);
+    }
+  });
+});

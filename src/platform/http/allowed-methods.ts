@@ -14,16 +14,18 @@ export function refuseOtherMethods(server: FastifyInstance): void {
     methods.set(url, route);
   });
   server.addHook('onRequest', async (request, reply) => {
-    if (!request.is404) return;
+    if (!request.is404) return undefined;
     const path = request.url.split('?', 1)[0] ?? '';
     const allowed = [...methods.values()]
       .filter((route) => route.path.test(path))
       .flatMap((route) => [...route.allowed]);
-    if (allowed.length === 0) return;
+    if (allowed.length === 0) return undefined;
     void reply.header('allow', [...new Set(allowed)].sort().join(', '));
     // what is still to come of the body is nobody's
     void reply.header('connection', 'close');
     sendProblem(new PlatformError('METHOD_NOT_ALLOWED'), request, reply);
+    // only this ends the request here: without it its body is read, and what is wrong with that changes the status
+    return reply;
   });
 }
 
