@@ -14,7 +14,7 @@ export function refuseStrangers(server: FastifyInstance, keys: readonly Secret[]
   server.addHook('onRequest', async (request, reply) => {
     // the route that was found: the URL itself has many spellings
     if (!request.routeOptions.url?.startsWith(INTERNAL_PREFIX)) return undefined;
-    if (hasInternalKey(request.headers, keys)) return;
+    if (hasInternalKey(request.headers, keys)) return undefined;
     // what is still to come of the body is nobody's
     void reply.header('connection', 'close');
     sendProblem(new PlatformError('INVALID_INTERNAL_KEY'), request, reply);
