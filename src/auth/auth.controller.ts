@@ -4,13 +4,17 @@ import { ApiTags } from '@nestjs/swagger';
 import { Answers } from '../platform/http/answers.decorator.js';
 import { CurrentLogin, type LoggedIn, LoginOnly, Public } from '../platform/http/route-metadata.js';
 import { UserView } from '../users/user.js';
-import { LoginRequest, RefreshRequest, SignupRequest, TokenPair } from './auth.schemas.js';
+import { ChangePasswordRequest, LoginRequest, RefreshRequest, SignupRequest, TokenPair } from './auth.schemas.js';
 import { AuthService } from './auth.service.js';
+import { PasswordsService } from './passwords.service.js';
 
 @ApiTags('auth')
 @Controller('auth')
 export class AuthController {
-  constructor(private readonly auth: AuthService) {}
+  constructor(
+    private readonly auth: AuthService,
+    private readonly passwords: PasswordsService,
+  ) {}
 
   @Post('signup')
   @Public()
@@ -34,6 +38,16 @@ export class AuthController {
   @Answers(200, TokenPair, 'VALIDATION_FAILED', 'INVALID_REFRESH_TOKEN')
   refresh(@Body({ schema: RefreshRequest }) { refreshToken }: RefreshRequest): Promise<TokenPair> {
     return this.auth.refresh(refreshToken);
+  }
+
+  @Post('password')
+  @LoginOnly()
+  @Answers(204, null, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'CURRENT_PASSWORD_WRONG', 'LOGIN_REQUIRED', 'UNAVAILABLE')
+  changePassword(
+    @CurrentLogin() caller: LoggedIn,
+    @Body({ schema: ChangePasswordRequest }) body: ChangePasswordRequest,
+  ): Promise<void> {
+    return this.passwords.change(caller, body);
   }
 
   @Get('me')

@@ -16,6 +16,8 @@ import { AuthSessionsRepository } from './auth-sessions.repository.js';
 import { FirstAdmin } from './first-admin.js';
 import { JwtStrategy } from './jwt.strategy.js';
 import { PasswordHasher } from './password-hasher.js';
+import { PasswordsRepository } from './passwords.repository.js';
+import { PasswordsService } from './passwords.service.js';
 import { SessionsController } from './sessions.controller.js';
 import { SessionsService } from './sessions.service.js';
 
@@ -32,6 +34,8 @@ import { SessionsService } from './sessions.service.js';
     FirstAdmin,
     JwtStrategy,
     PasswordHasher,
+    PasswordsRepository,
+    PasswordsService,
     SessionsService,
     { provide: APP_GUARD, useClass: AccessGuard },
   ],

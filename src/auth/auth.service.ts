@@ -8,6 +8,7 @@ import { AccessTokenIssuer } from './access-token.js';
 import { AuthSessionsRepository } from './auth-sessions.repository.js';
 import type { LoginRequest, SignupRequest, TokenPair } from './auth.schemas.js';
 import { PasswordHasher } from './password-hasher.js';
+import { refuseWeakPassword } from './passwords.service.js';
 import { newRefreshToken } from './refresh-token.js';
 
 /** Signs accounts up and in. */
@@ -21,8 +22,9 @@ export class AuthService {
     private readonly accessTokens: AccessTokenIssuer,
   ) {}
 
-  /** @throws PlatformError EMAIL_TAKEN */
+  /** @throws PlatformError VALIDATION_FAILED, EMAIL_TAKEN */
   async signup({ email, password, name }: SignupRequest): Promise<TokenPair> {
+    refuseWeakPassword('password', password, email);
     const passwordHash = await this.passwords.hash(password);
     const user = await this.users.create({ email, name: name ?? null, passwordHash, role: 'user', plan: 'free' });
     if (!user) throw new PlatformError('EMAIL_TAKEN');

@@ -3,6 +3,7 @@ import { hash, verify } from '@node-rs/argon2';
 import pLimit from 'p-limit';
 
 import { PlatformError } from '../platform/errors/error-register.js';
+import { normalForm } from './password-policy.js';
 
 /** argon2id with 19 MiB and 2 passes: OWASP ASVS 5.0 appendix C. About 20 ms of CPU. */
 const ARGON2 = { memoryCost: 19_456, timeCost: 2, parallelism: 1 };
@@ -23,7 +24,7 @@ export class PasswordHasher {
 
   /** @throws PlatformError UNAVAILABLE when too many wait already. */
   hash(password: string): Promise<string> {
-    return this.enqueue(() => hash(password, ARGON2));
+    return this.enqueue(() => hash(normalForm(password), ARGON2));
   }
 
   /**
@@ -32,7 +33,7 @@ export class PasswordHasher {
    */
   verify(passwordHash: string | null, password: string): Promise<boolean> {
     return this.enqueue(
-      async () => (await verify(passwordHash ?? (await this.decoy), password)) && passwordHash !== null,
+      async () => (await verify(passwordHash ?? (await this.decoy), normalForm(password))) && passwordHash !== null,
     );
   }
 

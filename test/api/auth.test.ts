@@ -1,4 +1,4 @@
-import { createHmac } from 'node:crypto';
+import { createHmac, randomUUID } from 'node:crypto';
 
 import jwt from 'jsonwebtoken';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -62,10 +62,11 @@ describe('signing up and in', () => {
   });
 
   it('sees the whole password: 72 bytes and more are not cut', async () => {
-    const password = 'x'.repeat(100);
+    const password = 'a whole long line'.repeat(6);
     await api.post('/api/v1/auth/signup', { email: 'long@example.com', password });
     expect(
-      (await api.post('/api/v1/auth/login', { email: 'long@example.com', password: `${'x'.repeat(99)}y` })).status,
+      (await api.post('/api/v1/auth/login', { email: 'long@example.com', password: `${password.slice(0, -1)}y` }))
+        .status,
     ).toBe(401);
     expect((await api.post('/api/v1/auth/login', { email: 'long@example.com', password })).status).toBe(200);
   });
@@ -81,6 +82,74 @@ describe('signing up and in', () => {
     expect(shed[0]?.headers.get('retry-after')).toBe('1');
     expect(answers.filter(({ status }) => status === 401).length + shed.length).toBe(150);
     expect((await signup('after-the-storm@example.com')).status).toBe(201);
+  });
+});
+
+describe('e-mails', () => {
+  it.each([
+    ['the Kelvin sign, which lower-cases to k', '\u212Aate@example.com'],
+    ['a capital I with a dot, which lower-cases to two', '\u0130da@example.com'],
+    ['a long s', 'pas\u017F@example.com'],
+    ['full-width letters', '\uFF41\uFF44\uFF41@example.com'],
+    ['a Cyrillic letter that looks like one of ours', '\u0430da@example.com'],
+    ['a domain with an umlaut', 'ada@ex\u00E4mple.com'],
+    ['a character that is not to be seen', 'a\u200Bda@example.com'],
+    ['half of a character', 'a\uD800da@example.com'],
+    ['a zero', 'a\0da@example.com'],
+    ['a line break', 'ada@example.com\nb@example.com'],
+    ['two signs', 'ada@b@example.com'],
+    ['255 characters', `${'a'.repeat(243)}@example.com`],
+  ])('are plain ASCII: not with %s', async (_, email) => {
+    for (const route of ['signup', 'login']) {
+      const answer = await api.post(`/api/v1/auth/${route}`, { email, password: PASSWORD });
+      expect(answer, route).toMatchObject({ status: 400, body: { code: 'VALIDATION_FAILED' } });
+      expect(answer.body.errors[0].path).toBe('email');
+    }
+  });
+
+  it('are the same with spaces around them and in capitals, and the database agrees', async () => {
+    expect((await signup('  MiXed.Case+Tag@EXAMPLE.com\u00A0')).body.user.email).toBe('mixed.case+tag@example.com');
+    expect((await signup('mixed.case+tag@example.com')).status).toBe(409);
+  });
+});
+
+describe('names', () => {
+  const named = (name: string) =>
+    api.post('/api/v1/auth/signup', { email: `${randomUUID()}@example.com`, password: PASSWORD, name });
+
+  it.each([
+    '\u202Eabc',
+    'a\u2066b',
+    'a\u200Bb',
+    'a\u200Db',
+    'a\uD83Db',
+    'a\0b',
+    'a\nb',
+    'a\u2028b',
+    '\u3164',
+    'a\u034Fb',
+    'a\uFE01b',
+    '\u{E0041}',
+    ' ',
+  ])('that hide or turn something are refused: %j', async (name) => {
+    expect(await named(name)).toMatchObject({
+      status: 400,
+      body: { code: 'VALIDATION_FAILED', errors: [{ path: 'name' }] },
+    });
+  });
+
+  it.each([
+    'Zo\u00EB \u00C5ngstr\u00F6m',
+    '\u674E\u96F7',
+    'O\u2019Brien',
+    '\u0645\u0631\u064A\u0645',
+    '\u{1F680} team',
+  ])('of people are taken as they are: %s', async (name) => {
+    expect(await named(name)).toMatchObject({ status: 201, body: { user: { name } } });
+  });
+
+  it('have one spelling for one look', async () => {
+    expect((await named('Zoe\u0308')).body.user.name).toBe('Zo\u00EB');
   });
 });
 
