@@ -13,6 +13,7 @@ import { LifecycleModule } from './platform/http/lifecycle.js';
 import { ProblemFilter } from './platform/http/problem.filter.js';
 import { createValidationPipe } from './platform/http/validation.pipe.js';
 import { LoggingModule } from './platform/logging/logging.module.js';
+import { RateLimitsModule, UserRateLimitsModule } from './platform/rate-limits/rate-limits.module.js';
 import { RedisModule } from './platform/redis/redis.module.js';
 import { ServersModule } from './servers/servers.module.js';
 import { TunnelsModule } from './tunnels/tunnels.module.js';
@@ -25,7 +26,9 @@ import { TunnelsModule } from './tunnels/tunnels.module.js';
     DatabaseModule,
     AuditModule,
     RedisModule,
+    RateLimitsModule,
     AuthModule,
+    UserRateLimitsModule,
     ServersModule,
     CapacityModule,
     TunnelsModule,

@@ -48,7 +48,7 @@ async function start(): Promise<void> {
     app.enableCors({
       origin: [...ALLOWED_ORIGINS],
       methods: ['GET', 'HEAD', 'POST', 'PATCH', 'DELETE'],
-      exposedHeaders: ['retry-after', 'x-request-id'],
+      exposedHeaders: ['retry-after', 'x-request-id', 'ratelimit', 'ratelimit-policy'],
       maxAge: 600,
     });
   serveOpenApi(app);

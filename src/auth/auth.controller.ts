@@ -1,8 +1,9 @@
-import { Body, Controller, Get, Header, Post } from '@nestjs/common';
+import { Body, Controller, Get, Header, Ip, Post } from '@nestjs/common';
 import { ApiTags } from '@nestjs/swagger';
 
 import { Answers } from '../platform/http/answers.decorator.js';
 import { CurrentLogin, type LoggedIn, LoginOnly, Public } from '../platform/http/route-metadata.js';
+import { Limited } from '../platform/rate-limits/limited.decorator.js';
 import { UserView } from '../users/user.js';
 import { ChangePasswordRequest, LoginRequest, RefreshRequest, SignupRequest, TokenPair } from './auth.schemas.js';
 import { AuthService } from './auth.service.js';
@@ -18,24 +19,35 @@ export class AuthController {
 
   @Post('signup')
   @Public()
+  @Limited('signup')
   @Header('cache-control', 'no-store')
-  @Answers(201, TokenPair, 'VALIDATION_FAILED', 'EMAIL_TAKEN', 'UNAVAILABLE')
+  @Answers(201, TokenPair, 'VALIDATION_FAILED', 'EMAIL_TAKEN', 'TOO_MANY_REQUESTS', 'UNAVAILABLE')
   signup(@Body({ schema: SignupRequest }) body: SignupRequest): Promise<TokenPair> {
     return this.auth.signup(body);
   }
 
   @Post('login')
   @Public()
+  @Limited('login')
   @Header('cache-control', 'no-store')
-  @Answers(200, TokenPair, 'VALIDATION_FAILED', 'INVALID_CREDENTIALS', 'ACCOUNT_SUSPENDED', 'UNAVAILABLE')
-  login(@Body({ schema: LoginRequest }) body: LoginRequest): Promise<TokenPair> {
-    return this.auth.login(body);
+  @Answers(
+    200,
+    TokenPair,
+    'VALIDATION_FAILED',
+    'INVALID_CREDENTIALS',
+    'ACCOUNT_SUSPENDED',
+    'TOO_MANY_REQUESTS',
+    'UNAVAILABLE',
+  )
+  login(@Body({ schema: LoginRequest }) body: LoginRequest, @Ip() ip: string): Promise<TokenPair> {
+    return this.auth.login(body, ip);
   }
 
   @Post('refresh')
   @Public()
+  @Limited('refresh')
   @Header('cache-control', 'no-store')
-  @Answers(200, TokenPair, 'VALIDATION_FAILED', 'INVALID_REFRESH_TOKEN')
+  @Answers(200, TokenPair, 'VALIDATION_FAILED', 'INVALID_REFRESH_TOKEN', 'TOO_MANY_REQUESTS')
   refresh(@Body({ schema: RefreshRequest }) { refreshToken }: RefreshRequest): Promise<TokenPair> {
     return this.auth.refresh(refreshToken);
   }

@@ -15,6 +15,7 @@ import { AuthService } from './auth.service.js';
 import { AuthSessionsRepository } from './auth-sessions.repository.js';
 import { FirstAdmin } from './first-admin.js';
 import { JwtStrategy } from './jwt.strategy.js';
+import { LoginAttempts } from './login-attempts.js';
 import { PasswordHasher } from './password-hasher.js';
 import { PasswordsRepository } from './passwords.repository.js';
 import { PasswordsService } from './passwords.service.js';
@@ -33,6 +34,7 @@ import { SessionsService } from './sessions.service.js';
     AuthSessionsRepository,
     FirstAdmin,
     JwtStrategy,
+    LoginAttempts,
     PasswordHasher,
     PasswordsRepository,
     PasswordsService,

@@ -7,6 +7,7 @@ import { UsersRepository } from '../users/users.repository.js';
 import { AccessTokenIssuer } from './access-token.js';
 import { AuthSessionsRepository } from './auth-sessions.repository.js';
 import type { LoginRequest, SignupRequest, TokenPair } from './auth.schemas.js';
+import { LoginAttempts } from './login-attempts.js';
 import { PasswordHasher } from './password-hasher.js';
 import { refuseWeakPassword } from './passwords.service.js';
 import { newRefreshToken } from './refresh-token.js';
@@ -20,6 +21,7 @@ export class AuthService {
     private readonly sessions: AuthSessionsRepository,
     private readonly passwords: PasswordHasher,
     private readonly accessTokens: AccessTokenIssuer,
+    private readonly attempts: LoginAttempts,
   ) {}
 
   /** @throws PlatformError VALIDATION_FAILED, EMAIL_TAKEN */
@@ -31,8 +33,15 @@ export class AuthService {
     return this.begin(user, passwordHash);
   }
 
-  /** @throws PlatformError INVALID_CREDENTIALS, or ACCOUNT_SUSPENDED to who knows the password. */
-  async login({ email, password }: LoginRequest): Promise<TokenPair> {
+  /**
+   * @param ip of the caller
+   * @throws PlatformError INVALID_CREDENTIALS, TOO_MANY_REQUESTS, or ACCOUNT_SUSPENDED to who knows the password.
+   */
+  login(request: LoginRequest, ip: string): Promise<TokenPair> {
+    return this.attempts.watch(request.email, ip, () => this.checkPassword(request));
+  }
+
+  private async checkPassword({ email, password }: LoginRequest): Promise<TokenPair> {
     const user = await this.users.findByEmail(email);
     if (!(await this.passwords.verify(user?.passwordHash ?? null, password)) || !user) {
       // of an unknown e-mail no word is kept: it may be somebody's, and people type passwords into that field

@@ -23,7 +23,7 @@ afterEach(async () => {
 });
 
 const start = async (trusted?: string) => {
-  const env = trusted === undefined ? {} : { TRUST_PROXY: trusted };
+  const env = { RATE_LIMIT_LOGINS_PER_MINUTE: '5', ...(trusted !== undefined && { TRUST_PROXY: trusted }) };
   backend = await startBackend({ database, env });
   return backend;
 };
@@ -49,20 +49,52 @@ async function statusesOf(count: number, call: (i: number) => Promise<number>): 
   return statuses;
 }
 
+const FIVE_AND_TWO_REFUSED = [400, 400, 400, 400, 400, 429, 429];
+
 describe('X-Forwarded-For', () => {
-  it('of an untrusted peer changes nothing, and is told of once', async () => {
-    const running = await start('192.0.2.1,2001:db8::/32');
-    expect(await statusesOf(2, (i) => login('127.0.0.5', `203.0.113.${i}`))).toEqual([400, 400]);
+  it.each([
+    ['with nobody trusted', undefined],
+    ['with somebody else trusted', '192.0.2.1,127.0.0.9,2001:db8::/32'],
+  ])('of an untrusted peer resets no limit, however it is rotated: %s', async (_, trusted) => {
+    const running = await start(trusted);
+    const spoof = (i: number) => (i % 2 ? `203.0.113.${i}` : `203.0.113.${i}, 127.0.0.9`);
+    expect(await statusesOf(7, (i) => login('127.0.0.5', spoof(i)))).toEqual(FIVE_AND_TWO_REFUSED);
+    expect(await login('127.0.0.6')).toBe(400);
     await running.waitFor('"clientAddress":"127.0.0.5"');
     expect(running.output()).not.toContain('"clientAddress":"203.');
     expect(running.output().match(/X-Forwarded-For is ignored/g)).toHaveLength(1);
   });
 
-  it('of a trusted proxy names the client, and what the client wrote before it counts for nothing', async () => {
+  it('of a trusted proxy names the client that is limited, and what the client wrote before it counts for nothing', async () => {
     const running = await start('127.0.0.8/31');
-    expect(await login('127.0.0.9', '10.1.1.1, 203.0.113.1')).toBe(400);
+    const through = (client: string, i: number) => login('127.0.0.9', `10.1.1.${i}, ${client}`);
+    expect(await statusesOf(7, (i) => through('203.0.113.1', i))).toEqual(FIVE_AND_TWO_REFUSED);
+    expect(await through('203.0.113.2', 0)).toBe(400);
     await running.waitFor('"clientAddress":"203.0.113.1"');
+    expect(running.output()).not.toContain('"clientAddress":"10.1.1.');
     expect(running.output()).not.toContain('X-Forwarded-For is ignored');
+  });
+
+  it('through two trusted proxies names the client before both', async () => {
+    await start('127.0.0.8/31, 192.0.2.0/24');
+    const through = (client: string) => login('127.0.0.8', `${client}, 192.0.2.7`);
+    expect(await statusesOf(7, () => through('203.0.113.1'))).toEqual(FIVE_AND_TWO_REFUSED);
+    expect(await through('203.0.113.2')).toBe(400);
+  });
+
+  it('that holds no address is one caller, not a new one each time', async () => {
+    await start('127.0.0.9');
+    expect(await statusesOf(7, (i) => login('127.0.0.9', `unknown-${i}`))).toEqual(FIVE_AND_TWO_REFUSED);
+  });
+
+  it('with IPv6 counts by the /64, and a mapped IPv4 address as what it is', async () => {
+    await start('127.0.0.9');
+    const through = (client: string) => login('127.0.0.9', client);
+    expect(await statusesOf(7, (i) => through(`2001:db8:0:1:${i}::1`))).toEqual(FIVE_AND_TWO_REFUSED);
+    expect(await through('2001:db8:0:2::1')).toBe(400);
+    const mapped = (i: number) => (i % 2 ? '::ffff:203.0.113.1' : '203.0.113.1');
+    expect(await statusesOf(7, (i) => through(mapped(i)))).toEqual(FIVE_AND_TWO_REFUSED);
+    expect(await through('::ffff:203.0.113.2')).toBe(400);
   });
 });
 

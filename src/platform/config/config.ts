@@ -130,6 +130,14 @@ const Environment = z.object({
 
   /** Load balancers in front of us: only from these addresses and networks is `X-Forwarded-For` believed. */
   TRUST_PROXY: list.pipe(z.array(proxyNetwork)).default([]),
+  /** API requests of a user, or of an address without a login. */
+  RATE_LIMIT_PER_MINUTE: int(1, 1_000_000).default(300),
+  /** Of an address, at each of: logging in, refreshing, changing a password. */
+  RATE_LIMIT_LOGINS_PER_MINUTE: int(1, 1_000_000).default(30),
+  /** Of an address. */
+  RATE_LIMIT_SIGNUPS_PER_HOUR: int(1, 1_000_000).default(20),
+  /** Wrong passwords for one account from one address; the longer limits follow from it (auth/login-attempts.ts). */
+  LOGIN_FAILURES_PER_MINUTE: int(1, 1_000_000).default(5),
 
   /** Limit of a bore-server that names none. */
   MAX_TUNNELS_PER_SERVER: int(1, 65_535).default(100),

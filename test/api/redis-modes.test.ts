@@ -1,0 +1,196 @@
+/** Redis as a cluster of three masters, and under three Sentinels with a fail-over: all of them real processes. */
+import { mkdtemp, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+
+import { afterAll, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
+
+import { type Answer, Api } from '../harness/api.js';
+import { type Backend, startBackend } from '../harness/backend.js';
+import { createDatabase, type TestDatabase } from '../harness/database.js';
+import { freePortBelow32768 } from '../harness/low-port.js';
+import { OwnRedis, redisMissing, REDIS_PASSWORD } from '../harness/own-redis.js';
+import { RunningProcess } from '../harness/running-process.js';
+import { until } from '../harness/until.js';
+
+const SENTINEL_PASSWORD = 'sentinel-0123456789abcdef';
+const MISSING = redisMissing();
+
+let database: TestDatabase;
+
+beforeAll(async () => {
+  if (!MISSING) database = await createDatabase();
+});
+
+afterAll(() => database?.drop());
+
+beforeEach((context) => {
+  if (MISSING) context.skip(MISSING);
+});
+
+async function startBackends(env: NodeJS.ProcessEnv): Promise<Backend[]> {
+  const all = { REDIS_ENABLED: 'true', REDIS_PASSWORD, LOGIN_FAILURES_PER_MINUTE: '5', ...env };
+  const backends = await Promise.all([0, 1].map(() => startBackend({ database, env: all })));
+  await Promise.all(backends.map((backend) => backend.waitFor('Redis is reachable')));
+  return backends;
+}
+
+let accounts = 0;
+
+/** The statuses of 40 guesses at once at one new account, spread over the backends. */
+async function guesses(backends: readonly Backend[]): Promise<Record<number, number>> {
+  const email = `account${accounts++}@example.com`;
+  const answers = await Promise.all(
+    Array.from({ length: 40 }, (_, i) => {
+      const api = new Api(backends[i % backends.length]?.url ?? '');
+      return api.post('/api/v1/auth/login', { email, password: 'wrong' });
+    }),
+  );
+  const counts: Record<number, number> = {};
+  for (const { status } of answers satisfies Answer[]) counts[status] = (counts[status] ?? 0) + 1;
+  return counts;
+}
+
+const SHARED = { 401: 5, 429: 35 };
+const PER_PROCESS = { 401: 10, 429: 30 };
+
+async function sharedAgain(backends: readonly Backend[]): Promise<void> {
+  await until(async () => (await guesses(backends))[401] === SHARED[401], 'backends count together again', 30_000);
+}
+
+describe('a cluster', { timeout: 60_000 }, () => {
+  let nodes: Awaited<ReturnType<typeof startNode>>[] = [];
+  let backends: Backend[] = [];
+
+  beforeAll(async () => {
+    if (MISSING) return;
+    nodes = await Promise.all([0, 1, 2].map(() => startNode()));
+    const [first] = nodes;
+    const slots = [
+      [0, 5460],
+      [5461, 10_922],
+      [10_923, 16_383],
+    ] as const;
+    for (const [i, node] of nodes.entries()) {
+      const [from, to] = slots[i] ?? [0, 0];
+      await node.ask(async (redis) => {
+        await redis.call('CLUSTER', 'ADDSLOTSRANGE', from, to);
+        await redis.call('CLUSTER', 'MEET', '127.0.0.1', first?.port ?? 0, first?.busPort ?? 0);
+      });
+    }
+    for (const node of nodes) await until(() => isWhole(node), 'the cluster is whole');
+    const REDIS_NODES = nodes.map(({ port }) => `127.0.0.1:${port}`).join(',');
+    backends = await startBackends({ REDIS_MODE: 'cluster', REDIS_NODES });
+  });
+
+  afterAll(async () => {
+    await Promise.all(backends.map((backend) => backend.stop()));
+    await Promise.all(nodes.map((node) => node.stop()));
+  });
+
+  it('is where backends count together, on whichever node an account lies', async () => {
+    for (let i = 0; i < 12; i++) expect(await guesses(backends)).toEqual(SHARED);
+    for (const backend of backends) expect(backend.output()).not.toContain('going on without it');
+    const sizes = await Promise.all(nodes.map((node) => node.ask((redis) => redis.dbsize())));
+    for (const size of sizes) expect(size).toBeGreaterThan(0);
+  });
+
+  it('that loses a node fails no request, and is used again when it is whole', async () => {
+    await nodes[1]?.kill9();
+    // the cluster is broken when its nodes have noticed; before, two thirds of the accounts are still counted together
+    await until(async () => (await guesses(backends))[401] === PER_PROCESS[401], 'each process counts for itself');
+    for (let i = 0; i < 3; i++) {
+      const began = performance.now();
+      expect(await guesses(backends)).toEqual(PER_PROCESS);
+      expect(performance.now() - began).toBeLessThan(5_000);
+    }
+    await nodes[1]?.startAgain();
+    await sharedAgain(backends);
+    for (const backend of backends) expect(backend.output()).not.toContain('"level":"error"');
+  });
+});
+
+describe('Sentinels', { timeout: 90_000 }, () => {
+  let servers: OwnRedis[] = [];
+  let sentinels: RunningProcess[] = [];
+  let backends: Backend[] = [];
+
+  beforeAll(async () => {
+    if (MISSING) return;
+    const master = await OwnRedis.start();
+    servers = [master, await OwnRedis.start({ settings: [`replicaof 127.0.0.1 ${master.port}`] })];
+    await until(
+      () => master.ask(async (redis) => (await redis.info('replication')).includes('state=online')),
+      'a replica',
+    );
+    const ports = await Promise.all([0, 1, 2].map(() => freePortBelow32768()));
+    sentinels = await Promise.all(ports.map((port) => startSentinel(port, master.port)));
+    const REDIS_NODES = ports.map((port) => `127.0.0.1:${port}`).join(',');
+    const env = {
+      REDIS_MODE: 'sentinel',
+      REDIS_NODES,
+      REDIS_SENTINEL_NAME: 'bore',
+      REDIS_SENTINEL_PASSWORD: SENTINEL_PASSWORD,
+    };
+    backends = await startBackends(env);
+    // they must know each other and the replica before one of them may act
+    for (const sentinel of sentinels)
+      await until(() => (sentinel.output().match(/\+sentinel /g)?.length ?? 0) >= 2, 'all');
+    for (const sentinel of sentinels) await sentinel.waitFor('+slave ');
+  });
+
+  afterAll(async () => {
+    await Promise.all(backends.map((backend) => backend.stop()));
+    await Promise.all([...sentinels, ...servers].map((process) => process.kill9()));
+  });
+
+  it('lead to the master, and to the next one when it is killed; no request fails meanwhile', async () => {
+    expect(await guesses(backends)).toEqual(SHARED);
+    await servers[0]?.kill9();
+    const seen: Record<number, number>[] = [];
+    await until(
+      async () => {
+        seen.push(await guesses(backends));
+        return sentinels.some((sentinel) => sentinel.output().includes('+switch-master'));
+      },
+      'a fail-over',
+      30_000,
+    );
+    await sharedAgain(backends);
+    for (const counts of seen) expect(Object.keys(counts)).toEqual(['401', '429']);
+    expect(await servers[1]?.ask((redis) => redis.dbsize())).toBeGreaterThan(0);
+  });
+});
+
+/** A node with its bus on a port that it is told, where the usual one would be among those of outgoing connections. */
+async function startNode(): Promise<OwnRedis & { readonly busPort: number }> {
+  const busPort = await freePortBelow32768();
+  const settings = ['cluster-enabled yes', `cluster-port ${busPort}`, 'cluster-node-timeout 1000'];
+  return Object.assign(await OwnRedis.start({ settings }), { busPort });
+}
+
+function isWhole(node: OwnRedis): Promise<boolean> {
+  return node.ask(async (redis) => {
+    const text = String(await redis.call('CLUSTER', 'INFO'));
+    return text.includes('cluster_state:ok') && text.includes('cluster_known_nodes:3');
+  });
+}
+
+async function startSentinel(port: number, masterPort: number): Promise<RunningProcess> {
+  const folder = await mkdtemp(path.join(inject('scratch'), 'sentinel-'));
+  const file = path.join(folder, 'sentinel.conf');
+  const lines = [
+    'bind 127.0.0.1',
+    `port ${port}`,
+    `dir ${folder}`,
+    `requirepass ${SENTINEL_PASSWORD}`,
+    `sentinel sentinel-pass ${SENTINEL_PASSWORD}`,
+    `sentinel monitor bore 127.0.0.1 ${masterPort} 2`,
+    `sentinel auth-pass bore ${REDIS_PASSWORD}`,
+    'sentinel down-after-milliseconds bore 500',
+    'sentinel failover-timeout bore 5000',
+  ];
+  await writeFile(file, `${lines.join('\n')}\n`);
+  const sentinel = new RunningProcess('redis-server', [file, '--sentinel'], { PATH: process.env['PATH'] });
+  await sentinel.waitFor('Sentinel ID is');
+  return sentinel;
+}
