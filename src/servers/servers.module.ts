@@ -3,12 +3,13 @@ import { Module } from '@nestjs/common';
 import { AdminServersController } from './admin-servers.controller.js';
 import { BoreServerClient } from './bore-server-client.js';
 import { PeerDirectories } from './peer-directories.js';
+import { ServerAdministrationRepository } from './server-administration.repository.js';
 import { ServersRepository } from './servers.repository.js';
 import { ServersService } from './servers.service.js';
 
 @Module({
   controllers: [AdminServersController],
-  providers: [BoreServerClient, PeerDirectories, ServersRepository, ServersService],
+  providers: [BoreServerClient, PeerDirectories, ServerAdministrationRepository, ServersRepository, ServersService],
   exports: [BoreServerClient, PeerDirectories, ServersRepository],
 })
 export class ServersModule {}

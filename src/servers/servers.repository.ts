@@ -2,11 +2,11 @@ import { Inject, Injectable } from '@nestjs/common';
 import { z } from 'zod';
 
 import { CONFIG, type Config } from '../platform/config/config.js';
-import { Database, isUniqueViolation } from '../platform/database/database.js';
+import { Database } from '../platform/database/database.js';
 import { Prisma, type Server } from '../platform/database/generated/client.js';
 import { Peer, PEERS_MAX } from '../protocol/peers.js';
 import type { RegisterRequest } from '../protocol/plane-api.js';
-import type { CreateServerRequest } from './server.js';
+import type { ListServersQuery } from './server.js';
 
 /** A server was registered: the limits that count, and whether this is a new process. Or its ports are another's. */
 const Registration = z.union([
@@ -22,50 +22,45 @@ export class ServersRepository {
     @Inject(CONFIG) private readonly config: Config,
   ) {}
 
-  /** `null` when the id is taken. */
-  async create(request: CreateServerRequest): Promise<Server | null> {
-    const { maxConcurrentTunnels, maxBandwidthMbps, port, ...rest } = request;
-    const maxTunnels = maxConcurrentTunnels ?? this.config.MAX_TUNNELS_PER_SERVER;
-    try {
-      return await this.database.server.create({
-        data: {
-          ...rest,
-          port: port ?? this.config.BORE_SERVER_PORT,
-          maxTunnels,
-          maxBandwidthMbps: maxBandwidthMbps ?? maxTunnels * this.config.MAX_BANDWIDTH_PER_TUNNEL,
-        },
-      });
-    } catch (error) {
-      if (isUniqueViolation(error)) return null;
-      throw error;
-    }
-  }
-
   find(id: string): Promise<Server | null> {
-    return this.database.server.findUnique({ where: { id } });
+    return this.database.server.findUnique({ where: { id, deletedAt: null } });
   }
 
-  /** Servers by id, beginning behind `after`. */
-  list(limit: number, after: string | undefined): Promise<Server[]> {
+  /** One more than the page holds, by id, beginning behind `after`. */
+  list({ limit, location, state, sort }: ListServersQuery, after: string | undefined): Promise<Server[]> {
+    const ascending = sort === 'id';
+    const alive = { leaseUntil: { gt: new Date() } };
     return this.database.server.findMany({
-      where: after === undefined ? {} : { id: { gt: after } },
-      orderBy: { id: 'asc' },
-      take: limit,
+      where: {
+        deletedAt: null,
+        ...(after !== undefined && { id: ascending ? { gt: after } : { lt: after } }),
+        ...(location !== undefined && { location }),
+        // as viewServer shows them
+        ...(state === 'disabled' && { state }),
+        ...(state === 'offline' && {
+          state: { not: 'disabled' },
+          OR: [{ state }, { leaseUntil: null }, { NOT: alive }],
+        }),
+        ...((state === 'online' || state === 'draining') && { state, ...alive }),
+      },
+      orderBy: { id: ascending ? 'asc' : 'desc' },
+      take: limit + 1,
     });
   }
 
   /**
    * A bore-server presents itself: creates or updates its row, gives it a lease, and fences the process before it.
-   * What the server names replaces what stood there; what it leaves out stays, or is the default. Nothing changes when its
-   * ports are those of another server that it shares a public name with: `holder`, then.
+   * What the server names replaces what stood there; what it leaves out stays, or is the default. Of the limits of its
+   * tunnels the least counts: an administrator's, the server's own, its ports. A deleted one is back in the register.
+   * Nothing changes when its ports are those of another server that it shares a public name with: `holder`, then.
    */
   async register(request: RegisterRequest): Promise<z.infer<typeof Registration>> {
     const { config } = this;
     const { peer } = request;
     // a server cannot carry more tunnels than it has ports
     const ports = request.portRange.max - request.portRange.min + 1;
-    const maxTunnels = request.maxTunnels ?? null;
-    const initialMaxTunnels = Math.min(maxTunnels ?? config.MAX_TUNNELS_PER_SERVER, ports);
+    const named = request.maxTunnels ?? null;
+    const initialMaxTunnels = Math.min(named ?? config.MAX_TUNNELS_PER_SERVER, ports);
     const bandwidth = request.maxBandwidthMbps ?? null;
     const initialBandwidth = bandwidth ?? initialMaxTunnels * config.MAX_BANDWIDTH_PER_TUNNEL;
     const [registration] = await this.database.rows(
@@ -76,11 +71,11 @@ export class ServersRepository {
           ${request.serverId}, ${request.host ?? null}, ${config.BORE_SERVER_HOST},
           ${request.portRange.min}::int, ${request.portRange.max}::int) END AS holder),
         registered AS (INSERT INTO servers AS s (
-          id, host, port, location, state, max_tunnels, max_bandwidth_mbps,
+          id, host, port, location, state, max_tunnels, max_tunnels_named, max_bandwidth_mbps,
           port_min, port_max, instance_id, admin_url, peer_host, peer_port, lease_until, heartbeat_at
         ) SELECT
           ${request.serverId}, ${request.host ?? config.BORE_SERVER_HOST}, ${request.controlPort}::int, ${request.location ?? 'default'}, 'online',
-          ${initialMaxTunnels}::int, ${initialBandwidth}::int,
+          ${initialMaxTunnels}::int, ${named}::int, ${initialBandwidth}::int,
           ${request.portRange.min}::int, ${request.portRange.max}::int, ${request.instanceId}::uuid, ${request.adminUrl},
           ${peer?.host ?? null}, ${peer?.port ?? null}::int,
           now() + make_interval(secs => ${config.SERVER_LEASE_SECONDS}), now()
@@ -90,7 +85,9 @@ export class ServersRepository {
           port = excluded.port,
           location = coalesce(${request.location ?? null}, s.location),
           state = CASE WHEN s.state = 'disabled' THEN s.state WHEN s.drain_requested THEN 'draining' ELSE 'online' END,
-          max_tunnels = least(coalesce(${maxTunnels}::int, s.max_tunnels), ${ports}::int),
+          -- the limits are kept apart: what counts now must not be what is remembered when one of them goes
+          max_tunnels = least(coalesce(least(s.max_tunnels_admin, ${named}::int), ${config.MAX_TUNNELS_PER_SERVER}::int), ${ports}::int),
+          max_tunnels_named = ${named}::int, deleted_at = NULL,
           max_bandwidth_mbps = coalesce(${bandwidth}::int, s.max_bandwidth_mbps),
           port_min = excluded.port_min, port_max = excluded.port_max,
           instance_id = excluded.instance_id, admin_url = excluded.admin_url,
@@ -130,18 +127,6 @@ export class ServersRepository {
     return lost.map(({ id }) => id);
   }
 
-  /**
-   * Whether an administrator wants a server drained; `null` when there is none of this id. A drain holds for every
-   * admission from here on (open_tunnel looks under the row's lock). An undrained server takes tunnels again with its
-   * next heartbeat: only that says whether the server itself wants to.
-   */
-  async setDrainRequested(id: string, drain: boolean): Promise<Server | null> {
-    const changed = await this.database.$executeRaw`
-      UPDATE servers SET drain_requested = ${drain}, state = CASE WHEN ${drain} AND state = 'online' THEN 'draining' ELSE state END
-      WHERE id = ${id}`;
-    return changed === 0 ? null : this.find(id);
-  }
-
   /** Servers by state; a lease that has ended counts as offline at once. */
   async countByState(): Promise<{ state: string; count: number }[]> {
     return this.database.rows(
@@ -149,7 +134,7 @@ export class ServersRepository {
       Prisma.sql`
         SELECT CASE WHEN state <> 'disabled' AND (lease_until IS NULL OR lease_until <= now()) THEN 'offline' ELSE state::text END AS state,
                count(*)::int AS count
-        FROM servers GROUP BY 1`,
+        FROM servers WHERE deleted_at IS NULL GROUP BY 1`,
     );
   }
 }

@@ -1,21 +1,35 @@
 import { Injectable } from '@nestjs/common';
 
 import { PlatformError } from '../platform/errors/error-register.js';
-import { cutPage, keyOfCursor, type Page, type PageQuery } from '../platform/http/page.js';
+import { cutPage, keyOfCursor, type Page } from '../platform/http/page.js';
 import { ServerId } from '../protocol/plane-api.js';
-import { type CreateServerRequest, type ServerView, viewServer } from './server.js';
+import { BoreServerClient } from './bore-server-client.js';
+import {
+  type CreateServerRequest,
+  type ListServersQuery,
+  type ServerView,
+  type UpdateServerRequest,
+  viewServer,
+} from './server.js';
+import { ServerAdministrationRepository } from './server-administration.repository.js';
 import { ServersRepository } from './servers.repository.js';
+
+/** Orders under way at once when a server is disabled: it answers in milliseconds, and has other things to do. */
+const ORDERS_AT_ONCE = 20;
 
 /** The register of bore-servers, as administrators work with it. */
 @Injectable()
 export class ServersService {
-  constructor(private readonly servers: ServersRepository) {}
+  constructor(
+    private readonly servers: ServersRepository,
+    private readonly administration: ServerAdministrationRepository,
+    private readonly boreServers: BoreServerClient,
+  ) {}
 
   /** @throws PlatformError SERVER_EXISTS */
   async create(request: CreateServerRequest): Promise<ServerView> {
-    const server = await this.servers.create(request);
-    if (!server) throw new PlatformError('SERVER_EXISTS');
-    return viewServer(server);
+    if (!(await this.administration.create(request))) throw new PlatformError('SERVER_EXISTS');
+    return this.get(request.id);
   }
 
   /** @throws PlatformError NOT_FOUND */
@@ -26,21 +40,53 @@ export class ServersService {
   }
 
   /**
+   * Changes a server; disabling it ends its sessions, on the wire too.
+   * @throws PlatformError NOT_FOUND, PRECONDITION_FAILED
+   */
+  async update(id: string, version: number | null, change: UpdateServerRequest): Promise<ServerView> {
+    const { outcome, fenced } = await this.administration.update(id, version, change);
+    if (outcome === 'not_found') throw new PlatformError('NOT_FOUND');
+    if (outcome === 'changed') throw new PlatformError('PRECONDITION_FAILED');
+    for (let i = 0; i < fenced.length; i += ORDERS_AT_ONCE) {
+      const told = await Promise.all(
+        fenced
+          .slice(i, i + ORDERS_AT_ONCE)
+          .map((tunnel) =>
+            this.boreServers.closeTunnel(
+              { id: tunnel.serverId, adminUrl: tunnel.adminUrl },
+              tunnel.id,
+              'server disabled',
+            ),
+          ),
+      );
+      // the answer to its next heartbeat tells it of all of them
+      if (told.includes(false)) break;
+    }
+    return this.get(id);
+  }
+
+  /** @throws PlatformError NOT_FOUND, SERVER_IN_USE */
+  async delete(id: string): Promise<void> {
+    const outcome = await this.administration.delete(id);
+    if (outcome === 'not_found') throw new PlatformError('NOT_FOUND');
+    if (outcome === 'in_use') throw new PlatformError('SERVER_IN_USE');
+  }
+
+  /**
    * Begins or ends the draining of a server: it keeps its tunnels and takes no new ones.
    * @throws PlatformError NOT_FOUND
    */
   async drain(id: string, drain: boolean): Promise<ServerView> {
-    const server = await this.servers.setDrainRequested(id, drain);
-    if (!server) throw new PlatformError('NOT_FOUND');
-    return viewServer(server);
+    if (!(await this.administration.setDrainRequested(id, drain))) throw new PlatformError('NOT_FOUND');
+    return this.get(id);
   }
 
-  async list({ limit, cursor }: PageQuery): Promise<Page<ServerView>> {
-    const after = cursor === undefined ? undefined : keyOfCursor(cursor, ServerId);
-    const rows = await this.servers.list(limit + 1, after);
+  async list(query: ListServersQuery): Promise<Page<ServerView>> {
+    const after = query.cursor === undefined ? undefined : keyOfCursor(query.cursor, ServerId);
+    const rows = await this.servers.list(query, after);
     return cutPage(
       rows.map((row) => viewServer(row)),
-      limit,
+      query.limit,
     );
   }
 }

@@ -76,7 +76,7 @@ export class ClientSessionsRepository {
 
   /**
    * Begins a session with the tunnel's next epoch. `null` when the tunnel was closed, or its key changed, since the
-   * candidate was read, or its owner is suspended.
+   * candidate was read, its owner is suspended, or its server disabled.
    */
   async begin(
     candidate: Candidate,
@@ -91,6 +91,7 @@ export class ClientSessionsRepository {
         FROM users u
         WHERE t.id = ${candidate.id}::uuid AND t.state <> 'closed' AND t.sealed_key = ${candidate.sealedKey}::bytea
           AND u.id = t.user_id AND u.suspended_at IS NULL
+          AND NOT EXISTS (SELECT FROM servers s WHERE s.id = t.server_id AND s.state = 'disabled')
         RETURNING t.port, t.epoch, t.expires_at AS "expiresAt", t.settings_version AS "settingsVersion",
           t.max_connections AS "maxConnections", t.bandwidth_mbps AS "bandwidthMbps", t.allow_cidrs AS "allowCidrs",
           t.deny_cidrs AS "denyCidrs", t.proxy_protocol AS "proxyProtocol"`,

@@ -137,16 +137,22 @@ export class TunnelsRepository {
   }
 
   /**
-   * Active tunnels of servers that are lost go offline; their ports are kept for the servers' return. One that somebody
-   * is changing now is left to the next run: waiting for many rows, in any order, could wait in a circle.
+   * Active tunnels of servers that are lost or disabled go offline; their ports are kept for the servers' return. The
+   * servers are locked first: one that comes back meanwhile has a heartbeat, and its tunnels stay. A server or tunnel that
+   * somebody is changing now is left to the next run: waiting for many rows, in any order, could wait in a circle.
+   * Of a disabled server the sessions are fenced off: a client came in just when it was disabled, or by a grant.
    */
   async setOfflineOnLostServers(): Promise<number> {
     return this.database.$executeRaw`
-      UPDATE tunnels t SET state = 'offline', idle_deadline = now() + make_interval(secs => ${this.config.OFFLINE_TUNNEL_SECONDS})
-      WHERE t.id IN (
-        SELECT lost.id FROM tunnels lost JOIN servers s ON s.id = lost.server_id
-        WHERE lost.state = 'active' AND s.state <> 'disabled' AND (s.lease_until IS NULL OR s.lease_until <= now())
-        FOR NO KEY UPDATE OF lost SKIP LOCKED)`;
+      WITH lost AS MATERIALIZED (
+          SELECT id, state FROM servers
+          WHERE open_tunnels > 0 AND (state = 'disabled' OR lease_until IS NULL OR lease_until <= now())
+          FOR NO KEY UPDATE SKIP LOCKED),
+        carried AS MATERIALIZED (
+          SELECT id FROM tunnels WHERE state = 'active' AND server_id IN (SELECT id FROM lost) FOR NO KEY UPDATE SKIP LOCKED)
+      UPDATE tunnels t SET state = 'offline', idle_deadline = now() + make_interval(secs => ${this.config.OFFLINE_TUNNEL_SECONDS}),
+        epoch = t.epoch + (lost.state = 'disabled')::int
+      FROM carried, lost WHERE t.id = carried.id AND lost.id = t.server_id`;
   }
 
   async countByState(): Promise<{ state: string; count: number }[]> {
