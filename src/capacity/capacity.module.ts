@@ -1,12 +1,17 @@
 import { Module } from '@nestjs/common';
 
+import { ServersModule } from '../servers/servers.module.js';
 import { CapacityController } from './capacity.controller.js';
 import { CapacityRepository } from './capacity.repository.js';
 import { CapacityService } from './capacity.service.js';
+import { FleetController } from './fleet.controller.js';
+import { FleetRepository } from './fleet.repository.js';
+import { FleetService } from './fleet.service.js';
 
 @Module({
-  controllers: [CapacityController],
-  providers: [CapacityRepository, CapacityService],
+  imports: [ServersModule],
+  controllers: [CapacityController, FleetController],
+  providers: [CapacityRepository, CapacityService, FleetRepository, FleetService],
   exports: [CapacityService],
 })
 export class CapacityModule {}

@@ -34,13 +34,13 @@ export class CapacityRepository {
     return row;
   }
 
-  /** Free slots of the servers that take new tunnels. At most one row for each location in use. */
-  locations(): Promise<z.infer<typeof LocationRow>[]> {
+  /** Free slots of the servers that take new tunnels and are not to be avoided. At most one row for each location in use. */
+  locations(avoid: readonly string[]): Promise<z.infer<typeof LocationRow>[]> {
     return this.database.rows(
       LocationRow,
       Prisma.sql`
         SELECT location, count(*)::int AS servers, sum(greatest(max_tunnels - open_tunnels, 0)) AS free
-        FROM servers WHERE state = 'online' AND lease_until > now() GROUP BY location ORDER BY location`,
+        FROM servers WHERE state = 'online' AND lease_until > now() AND NOT id = ANY (${[...avoid]}::text[]) GROUP BY location ORDER BY location`,
     );
   }
 }

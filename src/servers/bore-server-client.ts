@@ -12,6 +12,7 @@ import {
   UpdateTunnelResponse,
 } from '../protocol/plane-api.js';
 import { type TunnelSettings } from '../protocol/tunnel-settings.js';
+import type { BreakerState } from './breaker.js';
 
 /** A tunnel must be closed on the wire within 2 s of its deletion; this leaves room for the answer. */
 const CALL_TIMEOUT_MS = 1_500;
@@ -60,6 +61,27 @@ export class BoreServerClient implements OnApplicationShutdown {
   /** Ids of servers whose breaker is open: nothing new should be placed there. */
   unreachable(): string[] {
     return [...this.breakers].filter(([, breaker]) => breaker.opened).map(([id]) => id);
+  }
+
+  /** What this backend's breakers are like. */
+  breakerStates(): BreakerState[] {
+    return [...this.breakers].map(([serverId, breaker]) => {
+      const { fires, successes, failures, timeouts, rejects, latencyMean } = breaker.stats;
+      return {
+        serverId,
+        state: breaker.halfOpen ? 'half-open' : breaker.opened ? 'open' : 'closed',
+        stats: { calls: fires, successes, failures, timeouts, rejects, latencyMeanMs: latencyMean },
+      };
+    });
+  }
+
+  /** A breaker begins anew, closed: its old failures must not open it with the next one. */
+  resetBreaker(serverId: string): void {
+    const breaker = this.breakers.get(serverId);
+    if (!breaker) return;
+    breaker.shutdown();
+    this.breakers.set(serverId, this.newBreaker(serverId));
+    this.logger.info({ serverId }, 'circuit breaker reset');
   }
 
   onApplicationShutdown(): void {
