@@ -1,5 +1,6 @@
 import { Module } from '@nestjs/common';
 
+import { AuditModule } from '../audit/audit.module.js';
 import { ServersModule } from '../servers/servers.module.js';
 import { UsersModule } from '../users/users.module.js';
 import { AdminTunnelsController } from './admin-tunnels.controller.js';
@@ -8,6 +9,9 @@ import { AdministrationRepository } from './administration.repository.js';
 import { AdministrationService } from './administration.service.js';
 import { AllTunnelsRepository } from './all-tunnels.repository.js';
 import { ClientSessionsRepository } from './client-sessions.repository.js';
+import { EvidenceController } from './evidence.controller.js';
+import { EvidenceRepository } from './evidence.repository.js';
+import { EvidenceService } from './evidence.service.js';
 import { LedgerController } from './ledger.controller.js';
 import { LedgerRepository } from './ledger.repository.js';
 import { LedgerService } from './ledger.service.js';
@@ -21,7 +25,7 @@ import { TunnelsRepository } from './tunnels.repository.js';
 import { TunnelsService } from './tunnels.service.js';
 
 @Module({
-  imports: [ServersModule, UsersModule],
+  imports: [AuditModule, ServersModule, UsersModule],
   controllers: [
     TunnelsController,
     LedgerController,
@@ -29,12 +33,15 @@ import { TunnelsService } from './tunnels.service.js';
     AdminTunnelsController,
     AdminUsersController,
     QuarantineController,
+    EvidenceController,
   ],
   providers: [
     AdministrationRepository,
     AdministrationService,
     AllTunnelsRepository,
     ClientSessionsRepository,
+    EvidenceRepository,
+    EvidenceService,
     LedgerRepository,
     LedgerService,
     PlaneService,

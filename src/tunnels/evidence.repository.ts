@@ -1,0 +1,56 @@
+import { Injectable } from '@nestjs/common';
+
+import { Database } from '../platform/database/database.js';
+import { Prisma } from '../platform/database/generated/client.js';
+import { EvidenceAction, EvidenceConnection, type EvidenceQuery, EvidenceTunnel } from './evidence.js';
+
+/** Who had a public port, and who visited it. */
+@Injectable()
+export class EvidenceRepository {
+  constructor(private readonly database: Database) {}
+
+  /** Tunnels that had the port in the window, the oldest first. */
+  tunnels({ serverId, port, from, to }: EvidenceQuery, limit: number): Promise<EvidenceTunnel[]> {
+    return this.database.rows(
+      EvidenceTunnel,
+      Prisma.sql`
+        SELECT t.id AS "tunnelId", t.user_id AS "userId", u.email, t.name, t.created_at AS "createdAt", t.closed_at AS "closedAt",
+          t.close_reason AS "closeReason", t.client_address AS "clientAddress", t.connected_at AS "connectedAt"
+        FROM tunnels t JOIN users u ON u.id = t.user_id
+        WHERE t.server_id = ${serverId} AND t.port = ${port}::int AND t.created_at < ${to}::timestamptz
+          AND (t.closed_at IS NULL OR t.closed_at >= ${from}::timestamptz)
+        ORDER BY t.created_at, t.id LIMIT ${limit}`,
+    );
+  }
+
+  /** What the audit log says of tunnels, the oldest first. */
+  actions(tunnelIds: readonly string[], limit: number): Promise<EvidenceAction[]> {
+    return this.database.rows(
+      EvidenceAction,
+      Prisma.sql`
+        SELECT target_id AS "tunnelId", at, action, actor_id AS "actorId", client_address AS "clientAddress"
+        FROM audit_log WHERE target_type = 'tunnel' AND target_id = ANY (${[...tunnelIds]}::text[]) ORDER BY id LIMIT ${limit}`,
+    );
+  }
+
+  /** Connections to a tunnel that were open in the window, by their end, beginning behind `after`. */
+  connections(
+    tunnelId: string,
+    { from, to }: EvidenceQuery,
+    after: EvidenceConnection | undefined,
+    limit: number,
+  ): Promise<EvidenceConnection[]> {
+    const behind = after
+      ? Prisma.sql`AND (ended_at, id) > (${after.endedAt}::timestamptz, ${after.id}::uuid)`
+      : Prisma.empty;
+    return this.database.rows(
+      EvidenceConnection,
+      Prisma.sql`
+        SELECT id, tunnel_id AS "tunnelId", visitor_address AS "visitorAddress", visitor_port AS "visitorPort", started_at AS "startedAt",
+          ended_at AS "endedAt", bytes_in AS "bytesIn", bytes_out AS "bytesOut", reason
+        FROM tunnel_connections
+        WHERE tunnel_id = ${tunnelId}::uuid AND started_at < ${to}::timestamptz AND ended_at >= ${from}::timestamptz ${behind}
+        ORDER BY ended_at, id LIMIT ${limit}`,
+    );
+  }
+}

@@ -1,0 +1,95 @@
+import { randomUUID } from 'node:crypto';
+
+import { afterAll, beforeAll, expect, it } from 'vitest';
+
+import type { Api } from '../harness/api.js';
+import { ControlPlane } from './control-plane.js';
+
+const PORT = 20_905;
+
+let plane: ControlPlane;
+let admin: Api;
+
+beforeAll(async () => {
+  plane = await ControlPlane.start();
+  admin = await plane.admin();
+  await plane.newServer('s1', 20_900, 10);
+});
+
+afterAll(() => plane?.stop());
+
+const evidence = (from: string, to: string, as = admin, port = PORT) =>
+  as.get(`/api/v1/admin/evidence?serverId=s1&port=${port}&from=${from}&to=${to}`);
+const linesOf = (text: string) =>
+  text
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+
+/** A tunnel that had the port on that day, closed, and connections to it. */
+async function history(user: Api, day: string, connections: number): Promise<string> {
+  const { id } = (await user.post('/api/v1/tunnels', { port: PORT })).body;
+  await user.delete(`/api/v1/tunnels/${id}`);
+  await plane.database.query(
+    `UPDATE tunnels SET created_at = $2::timestamptz, closed_at = $2::timestamptz + interval '1 hour', client_address = '192.0.2.7' WHERE id = $1`,
+    [id, `${day}T10:00:00Z`],
+  );
+  await plane.database.query(
+    `INSERT INTO tunnel_connections (id, tunnel_id, visitor_address, visitor_port, started_at, ended_at, bytes_in, bytes_out, reason)
+     SELECT gen_random_uuid(), $1, '198.51.100.9', i % 60000 + 1, $2::timestamptz, $2::timestamptz + interval '1 minute', 1, 2, 'visitor_closed'
+     FROM generate_series(1, $3) i`,
+    [id, `${day}T10:10:00Z`, connections],
+  );
+  return id;
+}
+
+it('names everybody who had a port in a window, and every visitor, and is in the audit log', async () => {
+  const [first, second] = [await plane.newUser(), await plane.newUser()];
+  // the second has more than a page of connections, which all ended at once
+  const ids = [await history(first, '2026-10-01', 3), await history(second, '2026-10-02', 2_345)];
+  await history(first, '2026-10-20', 1);
+  const answer = await evidence('2026-10-01T10:30:00Z', '2026-10-03T00:00:00Z');
+  expect(answer.status).toBe(200);
+  expect(answer.headers.get('content-type')).toContain('application/x-ndjson');
+  expect(answer.text).not.toMatch(/tk_|sealed|argon/);
+  const lines = linesOf(answer.text);
+  expect(lines[0]).toMatchObject({ kind: 'export', serverId: 's1', port: PORT, exportedBy: 'admin@example.com' });
+  expect(lines.at(-1)).toEqual({ kind: 'end', tunnels: 2, connections: 2_345, truncated: false });
+  const emails = await Promise.all([first, second].map(async (user) => (await user.get('/api/v1/auth/me')).body.email));
+  expect(lines.filter(({ kind }) => kind === 'tunnel')).toMatchObject(
+    ids.map((tunnelId, i) => ({ tunnelId, email: emails[i], clientAddress: '192.0.2.7', closeReason: 'deleted' })),
+  );
+  // the first tunnel's connections had ended before the window began
+  const connections = lines.filter(({ kind }) => kind === 'connection');
+  expect(new Set(connections.map(({ id }) => id)).size).toBe(2_345);
+  expect(connections[0]).toMatchObject({ tunnelId: ids[1], visitorAddress: '198.51.100.9', bytesIn: 1, bytesOut: 2 });
+  expect((await admin.get('/api/v1/admin/audit?action=evidence.exported')).body.items).toMatchObject([
+    { targetId: 's1', details: { port: PORT, from: '2026-10-01T10:30:00Z', to: '2026-10-03T00:00:00Z' } },
+  ]);
+});
+
+it('shows what administrators did to the tunnel, and nothing of other ports', async () => {
+  const { id } = (await (await plane.newUser()).post('/api/v1/tunnels', { port: PORT + 1 })).body;
+  await admin.post(`/api/v1/admin/tunnels/${id}/suspend`, { reason: 'phishing' });
+  const now = (minutes: number) => new Date(Date.now() + minutes * 60_000).toISOString();
+  const lines = linesOf((await evidence(now(-5), now(5), admin, PORT + 1)).text);
+  expect(lines.map(({ kind }) => kind)).toContain('action');
+  expect(lines.find(({ action }) => action === 'tunnel.suspended')).toMatchObject({
+    tunnelId: id,
+    clientAddress: '127.0.0.1',
+  });
+  expect(linesOf((await evidence(now(-5), now(5), admin, PORT + 2)).text).map(({ kind }) => kind)).toEqual([
+    'export',
+    'end',
+  ]);
+});
+
+it('is refused for long windows, and to users, and then not in the audit log', async () => {
+  const count = async () => (await admin.get('/api/v1/admin/audit?action=evidence.exported')).body.items.length;
+  const before = await count();
+  expect((await evidence('2026-01-01T00:00:00Z', '2026-03-01T00:00:00Z')).status).toBe(400);
+  expect((await evidence('2026-01-02T00:00:00Z', '2026-01-01T00:00:00Z')).status).toBe(400);
+  expect((await evidence('2026-01-01T00:00:00Z', '2026-01-02T00:00:00Z', await plane.newUser())).status).toBe(403);
+  expect((await admin.get(`/api/v1/admin/evidence?serverId=s1&port=${PORT}&x=${randomUUID()}`)).status).toBe(400);
+  expect(await count()).toBe(before);
+});
