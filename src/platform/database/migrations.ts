@@ -2,19 +2,16 @@
  * Migrations in Prisma's own format (`prisma/migrations/<timestamp>_<name>/migration.sql`, table `_prisma_migrations`),
  * applied by Prisma's schema engine in its WebAssembly build: the native one is a download that not every machine can make.
  */
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
-import { fileURLToPath } from 'node:url';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 
 import { bindMigrationAwareSqlAdapterFactory } from '@prisma/driver-adapter-utils';
 import type { MigrationList, SchemaEngine } from '@prisma/schema-engine-wasm';
 import pg from 'pg';
 
 import { MigrationAdapter } from './migration-adapter.js';
+import { migrationNames, MIGRATIONS_DIR, PRISMA_DIR } from './migration-folder.js';
 import { loadSchemaEngine } from './schema-engine.js';
 
-/** Where the project keeps its schema and migrations; the same from `src` and from `dist`. */
-const PRISMA_DIR = fileURLToPath(new URL('../../../prisma', import.meta.url));
-const MIGRATIONS_DIR = `${PRISMA_DIR}/migrations`;
 const SCHEMA_FILE = `${PRISMA_DIR}/schema.prisma`;
 
 /** One `migrate:up` at a time for a database: the second waits, and finds nothing left to do. */
@@ -128,14 +125,13 @@ async function withEngine<T>(address: DatabaseAddress, work: (engine: SchemaEngi
 }
 
 async function listMigrations(directory: string): Promise<MigrationList> {
-  const entries = await readdir(directory, { withFileTypes: true });
-  const folders = entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
+  const folders = await migrationNames(directory);
   return {
     baseDir: directory,
     lockfile: { path: 'migration_lock.toml', content: await readFile(`${directory}/migration_lock.toml`, 'utf8') },
     shadowDbInitScript: '',
     migrationDirectories: await Promise.all(
-      folders.sort().map(async (path) => ({
+      folders.map(async (path) => ({
         path,
         migrationFile: {
           path: 'migration.sql',
