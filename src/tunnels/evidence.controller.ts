@@ -1,5 +1,5 @@
 import { Controller, Get, Header, Query, StreamableFile } from '@nestjs/common';
-import { ApiProduces, ApiTags } from '@nestjs/swagger';
+import { ApiOkResponse, ApiTags } from '@nestjs/swagger';
 
 import { Answers } from '../platform/http/answers.decorator.js';
 import { AdminOnly, type Caller, CurrentCaller } from '../platform/http/route-metadata.js';
@@ -15,7 +15,11 @@ export class EvidenceController {
 
   @Get()
   @AdminOnly('admin:read')
-  @ApiProduces(NDJSON)
+  @ApiOkResponse({
+    description:
+      'Lines of JSON: `export`, `tunnel`s, `action`s, `connection`s, and `end`, without which it was cut off',
+    content: { [NDJSON]: { schema: { type: 'string' } } },
+  })
   @Header('cache-control', 'no-store')
   @Answers(200, null, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN')
   async export(

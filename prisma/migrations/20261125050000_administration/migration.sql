@@ -135,8 +135,8 @@ END $$;
 --      suspend_reason_, quarantine_hours_ (0: none)   where suspended_ is true
 -- Out: one row. outcome: 'updated' with closed (see close_tunnels); else nothing has changed: 'forbidden' (the actor is no
 --      administrator any more), 'not_found', 'changed' (another version), 'own_account' (nobody demotes or suspends
---      himself).
--- Because the actor must be an administrator under the lock that all such changes take, and cannot remove himself, one
+--      themselves).
+-- Because the actor must be an administrator under the lock that all such changes take, and cannot remove themselves, one
 -- administrator always remains.
 -- Locks capacity, the account, then as close_tunnels.
 CREATE FUNCTION administer_user(
