@@ -7,6 +7,8 @@ missing=
 for pair in ip:iproute2 mount:mount openssl:openssl redis-server:redis-server; do
   command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
 done
+# nginx passes TCP on with a module only
+[ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || missing="$missing nginx libnginx-mod-stream"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
   echo "installing for the tests:$missing"

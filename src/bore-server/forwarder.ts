@@ -35,7 +35,7 @@ export class Forwarder {
   }
 
   /**
-   * Hands a connection over. An owner that cannot be reached is the client's answer within {@link HAND_OVER_MS}.
+   * Hands a connection over. A client that said Hello is told of an owner that cannot be reached within {@link HAND_OVER_MS}.
    * @throws Refusal, ConnectionEnded
    */
   async forward(greeting: Greeting, address: string, connection: FrameConnection, owner: Peer): Promise<void> {
@@ -84,6 +84,8 @@ export class Forwarder {
   /** @throws Refusal */
   private async reach(owner: Peer, handOver: HandOver): Promise<FrameConnection> {
     this.dialling++;
+    const { waitingSeconds } = this.context.limits;
+    const patienceMs = handOver.message.kind === 'hello' ? HAND_OVER_MS : waitingSeconds * 1000;
     const { host, port, serverId } = owner;
     const socket = net.connect({
       host,
@@ -95,7 +97,7 @@ export class Forwarder {
     });
     let failure: Error | undefined;
     socket.on('error', (error) => (failure ??= error)); // 'close' follows
-    const deadline = setTimeout(() => socket.destroy(new Error('it did not answer in time')), HAND_OVER_MS);
+    const deadline = setTimeout(() => socket.destroy(new Error('it did not answer in time')), patienceMs);
     const leg = new FrameConnection(socket, PEER_FRAME_BYTES_MAX);
     try {
       const nonce = await leg.next();
@@ -108,7 +110,7 @@ export class Forwarder {
     } catch (error) {
       socket.destroy();
       const err = failure ?? error;
-      this.context.metrics.handshakes.inc({ outcome: 'owner_unreachable' });
+      this.context.metrics.handOvers.inc({ outcome: 'owner_unreachable' });
       this.context.logger.warn(
         { err, owner: serverId, host, port },
         'a connection could not be handed over to its owner',
@@ -140,6 +142,6 @@ export class Forwarder {
       },
     });
     this.running.set(stream, kind);
-    metrics.handshakes.inc({ outcome: 'forwarded' });
+    metrics.handOvers.inc({ outcome: 'forwarded' });
   }
 }

@@ -59,10 +59,11 @@ export const SILENCE_MS = 1_000;
 export const AUTHORIZE_MS = 2_000;
 
 /**
- * How long it may take to hand a connection over to its owner, connecting included, on either side: round trips between
- * servers. With {@link AUTHORIZE_MS}, which the owner then has, less than the 3 s for which upstream's client waits.
+ * How long it may take to hand a client that said Hello over to the owner, connecting included: two round trips between
+ * servers. Upstream's client gives up after 3 s, and must hear of an owner that does not answer. For one that fetches a
+ * visitor it may take as long as the visitor waits.
  */
-export const HAND_OVER_MS = 900;
+export const HAND_OVER_MS = 2_000;
 
 /** How long the refusal of a client that another server has handed over has to get there before the connection is cut. */
 export const LAST_WORDS_MS = 1_000;

@@ -25,6 +25,13 @@ export class Metrics {
     registers: [this.registry],
   });
 
+  readonly handOvers = new Counter({
+    name: 'bore_server_hand_overs_total',
+    help: 'Connections between servers of our name: forwarded or owner_unreachable, and in the other role taken or no_peer (no proof)',
+    labelNames: ['outcome'],
+    registers: [this.registry],
+  });
+
   readonly forwardedBytes = new Counter({
     name: 'bore_server_forwarded_bytes_total',
     help: 'Bytes passed on between clients and other servers of our name, both directions added',

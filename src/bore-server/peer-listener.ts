@@ -8,7 +8,7 @@ import { HandOver, PEER_FRAME_BYTES_MAX, type PeerKey } from '../protocol/peer-l
 import { FrameConnection } from './frame-connection.js';
 import type { Greeting } from './handshake.js';
 import { Handshakes } from './handshakes.js';
-import { ACCEPT_BACKLOG, HAND_OVER_MS, KEEPALIVE_MS, type Limits } from './limits.js';
+import { ACCEPT_BACKLOG, HANDSHAKE_MS, KEEPALIVE_MS, type Limits } from './limits.js';
 import type { Metrics } from './metrics.js';
 import { originOf } from './proxied-socket.js';
 
@@ -60,13 +60,13 @@ export class PeerListener {
     if (!peer) return void socket.destroy();
     const { limits, metrics, logger } = this.context;
     if (!this.handshakes.enter(socket, peer.address, limits.maxHandshakes)) return void socket.resetAndDestroy();
-    const deadline = setTimeout(() => socket.destroy(), HAND_OVER_MS);
+    const deadline = setTimeout(() => socket.destroy(), HANDSHAKE_MS);
     const connection = new FrameConnection(socket, PEER_FRAME_BYTES_MAX);
     let handOver: HandOver;
     try {
       handOver = await this.receive(connection);
     } catch (err) {
-      metrics.handshakes.inc({ outcome: 'no_peer' });
+      metrics.handOvers.inc({ outcome: 'no_peer' });
       logger.warn({ err, peer: peer.address }, 'somebody without a proof connected to the peer port');
       socket.destroy();
       return;
@@ -74,6 +74,7 @@ export class PeerListener {
       clearTimeout(deadline);
       this.handshakes.leave(socket);
     }
+    metrics.handOvers.inc({ outcome: 'taken' });
     socket.setKeepAlive(true, KEEPALIVE_MS);
     const { address, ...greeting } = handOver;
     await this.context.onHandOver(greeting, address, connection);

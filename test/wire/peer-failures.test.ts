@@ -24,7 +24,7 @@ beforeAll(async () => {
   fleet = await Fleet.start({
     name: 'failing.test',
     addresses: ['127.0.42.1', '127.0.42.2', '127.0.42.3'],
-    serverEnv: { BORE_MAX_FORWARDED: String(MAX_FORWARDED), BORE_DRAIN_SECONDS: '10' },
+    serverEnv: { BORE_MAX_FORWARDED: String(MAX_FORWARDED), BORE_DRAIN_SECONDS: '10', BORE_WAITING_SECONDS: '4' },
   });
   user = await fleet.platform.newUser();
 });
