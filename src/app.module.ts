@@ -12,6 +12,7 @@ import { DatabaseModule } from './platform/database/database.module.js';
 import { LifecycleModule } from './platform/http/lifecycle.js';
 import { ProblemFilter } from './platform/http/problem.filter.js';
 import { createValidationPipe } from './platform/http/validation.pipe.js';
+import { IdempotencyModule } from './platform/idempotency/idempotency.module.js';
 import { LoggingModule } from './platform/logging/logging.module.js';
 import { RateLimitsModule, UserRateLimitsModule } from './platform/rate-limits/rate-limits.module.js';
 import { RedisModule } from './platform/redis/redis.module.js';
@@ -24,6 +25,7 @@ import { TunnelsModule } from './tunnels/tunnels.module.js';
     LoggingModule,
     LifecycleModule,
     DatabaseModule,
+    IdempotencyModule,
     AuditModule,
     RedisModule,
     RateLimitsModule,

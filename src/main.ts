@@ -11,6 +11,7 @@ import { HttpMetrics } from './metrics/http-metrics.js';
 import { serveOpenApi } from './openapi.js';
 import { CONFIG, type Config, ConfigError, readConfig } from './platform/config/config.js';
 import { refuseOtherMethods } from './platform/http/allowed-methods.js';
+import { answerNotModified } from './platform/http/etag.js';
 import { createHttpServer, installHooks } from './platform/http/http-server.js';
 import { Lifecycle } from './platform/http/lifecycle.js';
 import { keepRequestContext } from './platform/http/request-context.js';
@@ -39,6 +40,7 @@ async function start(): Promise<void> {
   await sendSecurityHeaders(app);
   noticeUntrustedProxy(server, logger);
   refuseOtherMethods(server);
+  answerNotModified(server);
   refuseStrangers(server, config.INTERNAL_API_KEY);
   app.get(HttpMetrics, { strict: false }).install(server);
 
@@ -48,7 +50,7 @@ async function start(): Promise<void> {
     app.enableCors({
       origin: [...ALLOWED_ORIGINS],
       methods: ['GET', 'HEAD', 'POST', 'PATCH', 'DELETE'],
-      exposedHeaders: ['retry-after', 'x-request-id', 'ratelimit', 'ratelimit-policy'],
+      exposedHeaders: ['etag', 'idempotency-replayed', 'ratelimit', 'ratelimit-policy', 'retry-after', 'x-request-id'],
       maxAge: 600,
     });
   serveOpenApi(app);

@@ -7,6 +7,9 @@ import { isInternalKey } from '../protocol/internal-key.js';
 import {
   CloseTunnelRequest,
   type CloseTunnelResponse,
+  type Fence,
+  FenceRequest,
+  type FenceResponse,
   INTERNAL_KEY_HEADER,
   type UpdateTunnelResponse,
 } from '../protocol/plane-api.js';
@@ -20,6 +23,7 @@ const REQUEST_TIMEOUT_MS = 5_000;
 interface AdminActions {
   isReady(): boolean;
   closeTunnel(tunnelId: string, reason: string): boolean;
+  fenceTunnel(fence: Fence): boolean;
   updateTunnel(tunnelId: string, settings: TunnelSettings): boolean;
   /** Whether the control plane should place new tunnels elsewhere. */
   setDraining(draining: boolean): void;
@@ -65,29 +69,29 @@ export class AdminSurface {
       response.setHeader('content-type', this.metrics.registry.contentType).end(await this.metrics.registry.metrics());
       return;
     }
-    const [, order, tunnelId = ''] =
-      /^POST (?:\/(drain|undrain)|\/tunnels\/(?=[^/]{36}\/)([0-9a-f-]+)\/(?:close|settings))$/i.exec(route) ?? [];
+    const [, order, tunnelId = '', change = ''] =
+      /^POST (?:\/(drain|undrain)|\/tunnels\/(?=[^/]{36}\/)([0-9a-f-]+)\/(close|fence|settings))$/i.exec(route) ?? [];
     if (order === undefined && tunnelId === '') return answer(response, 404, { code: 'NOT_FOUND' });
     if (!this.isAllowed(request.headers[INTERNAL_KEY_HEADER]))
       return answer(response, 401, { code: 'INVALID_INTERNAL_KEY' });
-    if (order === undefined) return this.orderOnTunnel(route, tunnelId.toLowerCase(), request, response);
+    if (order === undefined)
+      return this.orderOnTunnel(change.toLowerCase(), tunnelId.toLowerCase(), await readJson(request), response);
     this.actions.setDraining(order === 'drain');
     return answer(response, 200, { draining: order === 'drain' });
   }
 
-  private async orderOnTunnel(
-    route: string,
-    tunnelId: string,
-    request: IncomingMessage,
-    response: ServerResponse,
-  ): Promise<void> {
-    const body = await readJson(request);
-    const close = route.endsWith('/close') ? CloseTunnelRequest.safeParse(body) : undefined;
+  private orderOnTunnel(order: string, tunnelId: string, body: unknown, response: ServerResponse): void {
+    const close = order === 'close' ? CloseTunnelRequest.safeParse(body) : undefined;
     if (close?.success) {
       const closed = this.actions.closeTunnel(tunnelId, close.data.reason);
       return answer(response, 200, { closed } satisfies CloseTunnelResponse);
     }
-    const settings = close ? undefined : TunnelSettings.safeParse(body);
+    const fence = order === 'fence' ? FenceRequest.safeParse(body) : undefined;
+    if (fence?.success) {
+      const fenced = this.actions.fenceTunnel({ tunnelId, ...fence.data });
+      return answer(response, 200, { fenced } satisfies FenceResponse);
+    }
+    const settings = order === 'settings' ? TunnelSettings.safeParse(body) : undefined;
     if (!settings?.success) return answer(response, 400, { code: 'VALIDATION_FAILED' });
     const updated = this.actions.updateTunnel(tunnelId, settings.data);
     return answer(response, 200, { updated } satisfies UpdateTunnelResponse);

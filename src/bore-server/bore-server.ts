@@ -1,32 +1,18 @@
-import type { Logger } from 'pino';
-
 import { verifyAnswer } from '../protocol/challenge.js';
-import type { HeartbeatRequest, HeartbeatResponse, SessionEndReason, SessionRef } from '../protocol/plane-api.js';
+import type { Fence, Grant, HeartbeatRequest, HeartbeatResponse, SessionEndReason } from '../protocol/plane-api.js';
 import type { TunnelSettings } from '../protocol/tunnel-settings.js';
 import type { Applicant, Authorizer } from './authorizer.js';
-import { ClosedTunnels } from './closed-tunnels.js';
+import type { BoreServerContext } from './bore-server-context.js';
+import { closing, Fences, isBehind, isOlder, sessionEndOf } from './fences.js';
 import { ConnectionEnded, type FrameConnection } from './frame-connection.js';
+import { keptOf, LoadMeter, sessionsOf } from './heartbeat.js';
 import { type Greeting, Refusal, Rejection } from './handshake.js';
-import type { Metrics } from './metrics.js';
 import { PublicPort } from './public-port.js';
 import { STREAMS_SURVIVE, visitorsEnd } from './session-end.js';
 import { CountBySource, sourceOf } from './sources.js';
 import { Tunnel } from './tunnel.js';
 import { TunnelSession } from './tunnel-session.js';
-import { Visitors, type VisitorsContext } from './visitors.js';
-
-/** What the server is made with. */
-export interface BoreServerContext extends Omit<VisitorsContext, 'onLeave'> {
-  /** Address of the public ports. */
-  readonly bindTunnels: string;
-  readonly metrics: Metrics;
-  readonly logger: Logger;
-  /** Called for each session that had begun, once. */
-  readonly onSessionEnd: (ref: SessionRef & { reason: SessionEndReason }) => void;
-  /** The control plane says that a tunnel is closed, or that its owner has changed it. */
-  readonly onTunnelClosed: (tunnelId: string) => void;
-  readonly onSettings: (tunnelId: string, settings: TunnelSettings) => void;
-}
+import { Visitors } from './visitors.js';
 
 /** The data plane itself: which tunnels there are, and what a client's greeting leads to. */
 export class BoreServer {
@@ -35,8 +21,8 @@ export class BoreServer {
   private readonly ports = new Map<number, Tunnel>();
   private readonly visitors: Visitors;
   private readonly sessionsBySource = new CountBySource();
-  private readonly closedTunnels = new ClosedTunnels();
-  private lastLoad = { at: performance.now(), bytes: 0 };
+  private readonly fences = new Fences();
+  private readonly load = new LoadMeter();
   private isStopping = false;
   private onQuiet: () => void = () => undefined;
 
@@ -69,15 +55,27 @@ export class BoreServer {
     return this.sessionsBySource.of(source) > 0;
   }
 
-  /** Ends whatever carries a tunnel; false when nothing does. */
-  closeTunnel(tunnelId: string, reason: string): boolean {
-    this.context.onTunnelClosed(tunnelId);
-    this.closedTunnels.add(tunnelId);
-    const tunnel = this.tunnels.get(tunnelId);
+  /** Ends what is behind a fence; false when nothing of the tunnel is here. */
+  fence(fence: Fence): boolean {
+    this.context.onFence(fence);
+    this.fences.add(fence);
+    const tunnel = this.tunnels.get(fence.tunnelId);
     if (!tunnel) return false;
-    tunnel.session?.end('ordered', `tunnel closed: ${reason}`);
-    this.visitors.dropCarried(tunnel, 'revoked');
+    const { session } = tunnel;
+    if (session && isBehind(session.authority, fence)) session.end(...sessionEndOf(fence));
+    this.visitors.dropFenced(tunnel, fence);
     return true;
+  }
+
+  /**
+   * Ends the tunnels whose time to live ended before `time`: the control plane has not done so, and is not there. It may
+   * have given a tunnel more time since; its client may ask again then.
+   */
+  endExpired(time: number): void {
+    for (const tunnel of this.tunnels.values()) {
+      if (!tunnel.hasExpiredBefore(time)) continue;
+      this.fence({ tunnelId: tunnel.id, epoch: tunnel.authority.epoch, keyVersion: 0, reason: 'expired' });
+    }
   }
 
   /** The owner has changed what visitors may do; false when the tunnel is not here. */
@@ -89,28 +87,22 @@ export class BoreServer {
     return tunnel !== undefined;
   }
 
-  /** What a heartbeat says. */
-  sessions(): HeartbeatRequest['sessions'] {
-    return [...this.ports.values()].flatMap(({ session, settingsVersion }) =>
-      session ? [{ ...session.ref, settings: settingsVersion }] : [],
-    );
+  /** What a heartbeat says, with the grants that are kept. */
+  heartbeat(grants: readonly Grant[]): Pick<HeartbeatRequest, 'sessions' | 'kept' | 'load'> {
+    const kept = keptOf(this.tunnels.values(), grants);
+    return {
+      sessions: sessionsOf(this.ports.values()),
+      load: this.load.read(this.visitors),
+      ...(kept.length > 0 && { kept }),
+    };
   }
 
-  /** Load since the last call. */
-  load(): HeartbeatRequest['load'] {
-    const { in: bytesIn, out: bytesOut } = this.visitors.bytes;
-    const now = { at: performance.now(), bytes: bytesIn + bytesOut };
-    const seconds = Math.max(0.001, (now.at - this.lastLoad.at) / 1000);
-    const bandwidthMbps = ((now.bytes - this.lastLoad.bytes) * 8) / 1e6 / seconds;
-    this.lastLoad = now;
-    return { connections: this.visitors.count, bandwidthMbps };
-  }
-
-  obey({ close, update }: Pick<HeartbeatResponse, 'close' | 'update'>): void {
+  obey({ close, fences, update }: Pick<HeartbeatResponse, 'close' | 'fences' | 'update'>): void {
+    for (const fence of fences) this.fence(fence);
     for (const { tunnelId, sessionId, reason } of close) {
       const session = this.tunnels.get(tunnelId)?.session;
       if (session?.ref.sessionId !== sessionId) continue;
-      this.context.onTunnelClosed(tunnelId);
+      this.context.onFence(closing(tunnelId, reason));
       session.end('ordered', `tunnel closed: ${reason}`);
     }
     for (const { tunnelId, settings } of update) this.updateTunnel(tunnelId, settings);
@@ -157,15 +149,16 @@ export class BoreServer {
     if (this.isStopping) throw new Refusal('server is stopping');
     // it left while it was asked about: its end has been heard, and would be heard by nobody again
     if (socket.destroyed || socket.readableEnded) throw new ConnectionEnded('the client left');
-    if (this.closedTunnels.wasClosedSince(grant.tunnelId, askedAt)) {
-      this.context.onTunnelClosed(grant.tunnelId);
-      throw new Refusal('invalid secret');
+    const fence = this.fences.against(grant.tunnelId, grant, askedAt);
+    if (fence) {
+      this.context.onFence(fence);
+      throw new Refusal(fence.reason === 'disconnected' ? sessionEndOf(fence)[1] : 'invalid secret');
     }
     const tunnel = this.tunnels.get(grant.tunnelId) ?? new Tunnel(grant, this.context.limits);
     const holder = this.ports.get(grant.port);
     const before = tunnel.session;
     if (holder && !authorizer.allowsTakeover) throw new Refusal('port already in use');
-    if (before && before.ref.epoch > grant.epoch) throw new Refusal('taken over by a newer connection');
+    if (before && isOlder(grant, before.authority)) throw new Refusal('taken over by a newer connection');
 
     const source = sourceOf(wish.address);
     const session = new TunnelSession(grant, socket, (reason) => {
@@ -178,8 +171,7 @@ export class BoreServer {
     port.onVisitor = (visitor) => this.visitors.admit(visitor, tunnel);
     this.ports.set(grant.port, tunnel);
     this.tunnels.set(grant.tunnelId, tunnel);
-    tunnel.key = Buffer.from(grant.key, 'hex');
-    tunnel.update(grant.settings);
+    tunnel.admit(grant);
     tunnel.session = session;
     tunnel.publicPort = port;
     before?.end('taken_over', 'taken over by another connection of this tunnel');

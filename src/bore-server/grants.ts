@@ -1,7 +1,7 @@
 import { z } from 'zod';
 
 import { verifyAnswer } from '../protocol/challenge.js';
-import { Grant } from '../protocol/plane-api.js';
+import { type Fence, Grant } from '../protocol/plane-api.js';
 import { type TunnelSettings } from '../protocol/tunnel-settings.js';
 
 /** A grant, and until when it is good without the control plane. */
@@ -38,8 +38,10 @@ export class Grants {
     return [...this.byPort.values()].filter(({ goodUntil }) => goodUntil > now);
   }
 
-  /** The control plane has given a grant. */
+  /** The control plane has given a grant; one that was asked for under an older key and comes late is left out. */
   put(grant: Grant, now = Date.now()): void {
+    const known = this.byPort.get(grant.port)?.grant;
+    if (known?.tunnelId === grant.tunnelId && known.keyVersion > grant.keyVersion) return;
     this.byPort.set(grant.port, { grant, goodUntil: now + this.ttlMs });
     this.onChange();
   }
@@ -56,14 +58,15 @@ export class Grants {
   updateSettings(tunnelId: string, settings: TunnelSettings): void {
     const entry = this.find(tunnelId);
     if (!entry || entry.grant.settings.version > settings.version) return;
-    entry.grant = { ...entry.grant, settings };
+    const { expiresAt = entry.grant.expiresAt } = settings;
+    entry.grant = { ...entry.grant, settings, expiresAt };
     this.onChange();
   }
 
-  /** The tunnel was closed. */
-  forget(tunnelId: string): void {
+  /** Whatever was let in under an older key is over: the tunnel was closed, or its token rotated. */
+  fence({ tunnelId, keyVersion }: Fence): void {
     const entry = this.find(tunnelId);
-    if (!entry) return;
+    if (!entry || entry.grant.keyVersion >= keyVersion) return;
     this.byPort.delete(entry.grant.port);
     this.onChange();
   }
@@ -84,7 +87,9 @@ export class Grants {
   /** The control plane has refused whoever gave this answer. */
   forgetAnswering(answer: Answer, now = Date.now()): void {
     const entry = this.answering(answer, now);
-    if (entry) this.forget(entry.grant.tunnelId);
+    if (!entry) return;
+    this.byPort.delete(entry.grant.port);
+    this.onChange();
   }
 
   private answering({ port, challenge, tag }: Answer, now: number): KeptGrant | undefined {

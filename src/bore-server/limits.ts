@@ -96,8 +96,17 @@ export const FAILURE_WINDOW_MS = 60_000;
 /** Source addresses remembered for a rate, a count of failures or a ban, ~100 bytes each; the oldest is forgotten first. */
 export const SOURCES_MAX = 10_000;
 
-/** Tunnels remembered as just closed, so that a grant under way cannot bring them back; the oldest is forgotten first. */
-export const CLOSED_TUNNELS_MAX = 10_000;
+/** Tunnels remembered as just fenced or closed, so that a grant under way cannot bring them back; the oldest is forgotten first. */
+export const FENCES_MAX = 10_000;
+
+/**
+ * How late the control plane may be in closing a tunnel whose time to live has ended, before we do it: longer than it
+ * needs when it is there, so that its clock decides and ours only when it is away.
+ */
+export const EXPIRY_GRACE_MS = 10_000;
+
+/** How often we look for tunnels whose time has ended. */
+export const EXPIRY_CHECK_MS = 1_000;
 
 /** A request to the admin surface is a reason, or a tunnel's settings with two lists of networks, in JSON. */
 export const ADMIN_BODY_BYTES_MAX = 16_384;

@@ -10,10 +10,12 @@ import { BoreServer } from './bore-server.js';
 import { ControlListener } from './control-listener.js';
 import { withinDescriptors } from './descriptors.js';
 import { Domain } from './domain.js';
+import { closing } from './fences.js';
 import type { FrameConnection } from './frame-connection.js';
 import { Grants } from './grants.js';
 import { type Greeting } from './handshake.js';
 import { KnownPeers } from './known-peers.js';
+import { EXPIRY_CHECK_MS, EXPIRY_GRACE_MS } from './limits.js';
 import { Metrics } from './metrics.js';
 import { Networks } from './networks.js';
 import { type BackendMode, type Options, OptionsError, readOptions } from './options.js';
@@ -67,7 +69,7 @@ async function start(options: Options): Promise<void> {
     trusted,
     book: plane?.book,
     onSessionEnd: (ended) => reporter?.sessionEnded(ended),
-    onTunnelClosed: (tunnelId) => plane?.grants.forget(tunnelId),
+    onFence: (fence) => plane?.grants.fence(fence),
     onSettings: (tunnelId, settings) => plane?.grants.updateSettings(tunnelId, settings),
   });
   const authorizer: Authorizer = plane
@@ -81,7 +83,8 @@ async function start(options: Options): Promise<void> {
     : new SharedSecretAuthorizer(options.access.secret ?? '', options.portRange, (port) => server.isPortTaken(port));
   const admin = new AdminSurface(plane?.identity.apiKeys ?? [], metrics, {
     isReady: () => !stopping && !ownDrain && (reporter?.isRegistered ?? true),
-    closeTunnel: (tunnelId, reason) => server.closeTunnel(tunnelId, reason),
+    closeTunnel: (tunnelId, reason) => server.fence(closing(tunnelId, reason)),
+    fenceTunnel: (fence) => server.fence(fence),
     updateTunnel: (tunnelId, settings) => server.updateTunnel(tunnelId, settings),
     setDraining: (draining) => {
       ownDrain = draining;
@@ -151,8 +154,7 @@ async function start(options: Options): Promise<void> {
       client,
       registrationOf(options, identity, { controlPort, adminPort, peerPort: boundPeerPort }),
       {
-        sessions: () => server.sessions(),
-        load: () => server.load(),
+        heartbeat: () => server.heartbeat(grants.kept().map(({ grant }) => grant)),
         report: async () => {
           const isNew = book.isSettled;
           const report = book.report();
@@ -170,8 +172,8 @@ async function start(options: Options): Promise<void> {
           if (book.isPressing) reporter?.nudge();
         },
         obey: (orders, sessions) => {
-          const closed = new Set(orders.close.map(({ tunnelId }) => tunnelId));
-          grants.confirm(new Set(sessions.flatMap(({ tunnelId }) => (closed.has(tunnelId) ? [] : [tunnelId]))));
+          const ended = new Set([...orders.close, ...orders.fences].map(({ tunnelId }) => tunnelId));
+          grants.confirm(new Set(sessions.flatMap(({ tunnelId }) => (ended.has(tunnelId) ? [] : [tunnelId]))));
           server.obey(orders);
         },
         superseded,
@@ -180,6 +182,7 @@ async function start(options: Options): Promise<void> {
     );
     book.onPressing = () => reporter?.nudge();
     reporter.start();
+    setInterval(() => server.endExpired(Date.now() - EXPIRY_GRACE_MS), EXPIRY_CHECK_MS).unref();
   }
   for (const signal of ['SIGTERM', 'SIGINT'] as const)
     process.on(signal, () => void stop(0, limits.drainSeconds * 1000));

@@ -25,8 +25,8 @@ type Ended = SessionRef & { reason: SessionEndReason };
 
 /** What the reporter asks of the server, and what it does for it. */
 export interface Reported {
-  sessions(): HeartbeatRequest['sessions'];
-  load(): HeartbeatRequest['load'];
+  /** What it carries and keeps, and its load since the last call. */
+  heartbeat(): Pick<HeartbeatRequest, 'sessions' | 'kept' | 'load'>;
   /** What is not in the books yet; the same until it is {@link acknowledged}. Resolves when it may be sent. */
   report(): Promise<Report | undefined>;
   /** Nothing could be reported now: what is not in the books is to be kept. */
@@ -158,7 +158,7 @@ export class Reporter {
   private async heartbeat(timeoutMs: number): Promise<void> {
     const report = await this.reported.report();
     const ended = [...this.ended.values()];
-    const sessions = this.reported.sessions();
+    const beat = this.reported.heartbeat();
     const peersVersion = this.reported.peersVersion();
     const orders = await this.backend.heartbeat(
       this.registration.serverId,
@@ -166,8 +166,7 @@ export class Reporter {
         instanceId: this.registration.instanceId,
         sequence: ++this.sequence,
         draining: this.draining,
-        load: this.reported.load(),
-        sessions,
+        ...beat,
         ended,
         ...(report && { report }),
         ...(peersVersion !== undefined && { peersVersion }),
@@ -177,7 +176,7 @@ export class Reporter {
     for (const ref of ended) if (this.ended.get(ref.tunnelId) === ref) this.ended.delete(ref.tunnelId);
     if (orders.reported !== null) this.reported.acknowledged(orders.reported);
     if (orders.peers) this.reported.onPeers(orders.peers);
-    this.reported.obey(orders, sessions);
+    this.reported.obey(orders, beat.sessions);
   }
 
   private onRefusal({ code }: PlaneRefusal): void {

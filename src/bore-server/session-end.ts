@@ -9,6 +9,6 @@ export const STREAMS_SURVIVE: ReadonlySet<SessionEndReason> = new Set(['client_c
 
 /** What the end of a session is to the visitors that it takes along. */
 export function visitorsEnd(reason: SessionEndReason): ConnectionEndReason {
-  if (reason === 'ordered') return 'revoked';
+  if (reason === 'ordered' || reason === 'token_rotated' || reason === 'disconnected') return 'revoked';
   return reason === 'server_stopping' ? 'drain' : 'client_lost';
 }

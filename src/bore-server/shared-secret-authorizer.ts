@@ -41,6 +41,7 @@ export class SharedSecretAuthorizer implements Authorizer {
       epoch: 1,
       port: port === 0 ? this.anyPort() : this.thisPort(port),
       key: this.key.toString('hex'),
+      keyVersion: 0,
       settings: NO_SETTINGS,
       expiresAt: null,
     };

@@ -1,6 +1,7 @@
 import type { Grant } from '../protocol/plane-api.js';
 import type { TunnelSettings } from '../protocol/tunnel-settings.js';
 import { Bandwidth } from './bandwidth.js';
+import type { Authority } from './fences.js';
 import type { Limits } from './limits.js';
 import type { PublicPort } from './public-port.js';
 import type { TunnelSession } from './tunnel-session.js';
@@ -16,6 +17,8 @@ export class Tunnel {
   /** HMAC key of the wire protocol: whoever answers to it may carry the tunnel and fetch its visitors. */
   key: Buffer;
   readonly bandwidth = new Bandwidth(null);
+  /** How the client was let in that carries it now, or carried it last. */
+  authority: Authority;
   /** When its client last came for a visitor, in the time of `performance.now()`. */
   lastFetchedAt = 0;
   /** The client that carries it now. */
@@ -35,7 +38,8 @@ export class Tunnel {
   ) {
     this.id = grant.tunnelId;
     this.key = Buffer.from(grant.key, 'hex');
-    this.settings = grant.settings;
+    this.authority = { epoch: grant.epoch, keyVersion: grant.keyVersion };
+    this.settings = { ...grant.settings, expiresAt: grant.expiresAt };
     this.policy = policyOf(grant.settings);
     this.applyBandwidth();
   }
@@ -67,10 +71,23 @@ export class Tunnel {
     return this.policy.allows(address);
   }
 
+  /** Whether its time to live ended before `time` (of `Date.now()`). */
+  hasExpiredBefore(time: number): boolean {
+    return this.settings.expiresAt != null && Date.parse(this.settings.expiresAt) < time;
+  }
+
+  /** A client was let in: from here on its key counts. */
+  admit(grant: Grant): void {
+    this.key = Buffer.from(grant.key, 'hex');
+    this.authority = { epoch: grant.epoch, keyVersion: grant.keyVersion };
+    this.update({ ...grant.settings, expiresAt: grant.expiresAt });
+  }
+
   /** Takes settings over, unless they are older than those in force. */
   update(settings: TunnelSettings): void {
     if (settings.version < this.settings.version) return;
-    this.settings = settings;
+    const { expiresAt = this.settings.expiresAt } = settings;
+    this.settings = { ...settings, expiresAt };
     this.policy = policyOf(settings);
     this.applyBandwidth();
   }

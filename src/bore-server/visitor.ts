@@ -2,6 +2,7 @@ import type { Socket } from 'node:net';
 
 import type { ConnectionEndReason, ConnectionRecord } from '../protocol/reports.js';
 import type { Stream } from '../relay/stream.js';
+import type { Authority } from './fences.js';
 import type { Origin } from './proxied-socket.js';
 import { encodeProxyHeader } from './proxy-header.js';
 import type { Tunnel } from './tunnel.js';
@@ -18,6 +19,8 @@ export interface Visitor {
   readonly timer: NodeJS.Timeout;
   /** Once it is carried. */
   stream: Stream | undefined;
+  /** How the client was let in that fetched it. */
+  fetchedBy: Authority | undefined;
   setupMs: number | null;
   readonly bytes: { in: number; out: number };
 }

@@ -2,8 +2,10 @@ import type { Socket } from 'node:net';
 
 import { randomUuid } from '../protocol/challenge.js';
 import { newConnectionId } from '../protocol/connection-id.js';
+import type { Fence } from '../protocol/plane-api.js';
 import type { ConnectionEndReason } from '../protocol/reports.js';
 import { Stream } from '../relay/stream.js';
+import { isBehind } from './fences.js';
 import { type Limits, VISITOR_KEEPALIVE_MS } from './limits.js';
 import type { Metrics } from './metrics.js';
 import type { Networks } from './networks.js';
@@ -80,6 +82,7 @@ export class Visitors {
     this.stopWaiting(visitor);
     this.carried++;
     tunnel.carried.add(visitor);
+    visitor.fetchedBy = tunnel.authority;
     tunnel.lastFetchedAt = performance.now();
     book?.countConnection(tunnel.id);
     visitor.setupMs = performance.now() - visitor.arrivedAt;
@@ -122,6 +125,13 @@ export class Visitors {
     for (const { stream } of tunnel.carried) stream?.drop(reason);
   }
 
+  /** Breaks the streams of a tunnel whose clients are behind a fence. */
+  dropFenced(tunnel: Tunnel, fence: Fence): void {
+    for (const { stream, fetchedBy } of tunnel.carried) {
+      if (fetchedBy && isBehind(fetchedBy, fence)) stream?.drop('revoked');
+    }
+  }
+
   /** Sends away whom the tunnel's networks exclude now; nobody else notices. */
   enforcePolicy(tunnel: Tunnel): void {
     const excluded = [...tunnel.waiting.values(), ...tunnel.carried].filter(
@@ -156,6 +166,7 @@ export class Visitors {
       arrivedAt: performance.now(),
       timer: setTimeout(() => this.giveUp(visitor), limits.waitingSeconds * 1000),
       stream: undefined,
+      fetchedBy: undefined,
       setupMs: null,
       bytes: { in: 0, out: 0 },
     };

@@ -7,6 +7,7 @@ import { z } from 'zod';
 import { AuditLogRepository } from '../audit/audit-log.repository.js';
 import { AuthRetentionRepository } from '../auth/auth-retention.repository.js';
 import { CONFIG, type Config } from '../platform/config/config.js';
+import { IdempotencyKeysRepository } from '../platform/idempotency/idempotency-keys.repository.js';
 import { LOGGER } from '../platform/logging/logger.js';
 import { ServersRepository } from '../servers/servers.repository.js';
 import { LedgerRepository } from '../tunnels/ledger.repository.js';
@@ -49,6 +50,7 @@ export class HousekeepingProcessor extends WorkerHost implements OnApplicationBo
     private readonly audit: AuditLogRepository,
     private readonly auth: AuthRetentionRepository,
     private readonly quarantine: QuarantineRepository,
+    private readonly idempotencyKeys: IdempotencyKeysRepository,
   ) {
     super();
   }
@@ -80,6 +82,8 @@ export class HousekeepingProcessor extends WorkerHost implements OnApplicationBo
       const { CONNECTION_RETENTION_DAYS, USAGE_RETENTION_DAYS, AUDIT_RETENTION_DAYS } = this.config;
       const deleted = {
         connections: await inBatches((n) => this.ledger.forgetConnections(CONNECTION_RETENTION_DAYS, n)),
+        tunnelSessions: await inBatches((n) => this.ledger.forgetSessions(CONNECTION_RETENTION_DAYS, n)),
+        idempotencyKeys: await inBatches((n) => this.idempotencyKeys.forget(n)),
         hours: await inBatches((n) => this.ledger.forgetUsage(USAGE_RETENTION_DAYS, n)),
         reporters: await inBatches((n) => this.ledger.forgetReporters(REPORTER_RETENTION_DAYS, n)),
         auditEntries: await inBatches((n) => this.audit.forget(AUDIT_RETENTION_DAYS, n)),

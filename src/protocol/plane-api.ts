@@ -10,6 +10,7 @@
  *       | -- POST /api/v1/internal/tunnels/locate -------------------> |   whose tunnel, among servers of one name (peers.ts)
  *       | <- POST {adminUrl}/tunnels/:id/close ----------------------- |   a tunnel was deleted
  *       | <- POST {adminUrl}/tunnels/:id/settings -------------------- |   its owner changed its limits or policy
+ *       | <- POST {adminUrl}/tunnels/:id/fence ----------------------- |   its owner rotated its token, or ends its client
  */
 import { z } from 'zod';
 
@@ -23,8 +24,9 @@ export const INTERNAL_KEY_HEADER = 'x-internal-api-key';
 /** Path prefix of the routes that only bore-servers call. */
 export const INTERNAL_PREFIX = '/api/v1/internal';
 
-/** What the database keeps as `integer`. */
-const Int32 = z.int().max(2_147_483_647);
+/** The largest `integer` of the database. */
+const INT32_MAX = 2_147_483_647;
+const Int32 = z.int().max(INT32_MAX);
 
 /** An operator's name for a bore-server; also a Prometheus label and a Kubernetes pod name. */
 export const ServerId = z
@@ -61,6 +63,10 @@ export const SessionEndReason = z.enum([
   'taken_over',
   /** Ordered by the backend: deleted, expired, revoked. */
   'ordered',
+  /** Its token was rotated. */
+  'token_rotated',
+  /** The tunnel's owner has ended it; the client may come back. */
+  'disconnected',
   /** The public port could not be opened: something else on the machine has it. */
   'port_unavailable',
   /** The bore-server is stopping. */
@@ -73,6 +79,24 @@ export type SessionEndReason = z.infer<typeof SessionEndReason>;
 /** Names one client session of one tunnel. `epoch` grows with each session of the tunnel (G3). */
 const SessionRef = z.object({ tunnelId: z.guid(), sessionId: z.guid(), epoch: Int32.min(1) });
 export type SessionRef = z.infer<typeof SessionRef>;
+
+/** Grows with each rotation of a tunnel's token. Left out by those of older releases: as it was in the beginning. */
+const KeyVersion = Int32.min(0).default(0);
+
+/**
+ * Everything of a tunnel that must be over: its sessions up to an epoch, and whatever was let in under a key older than
+ * `keyVersion`. It says nothing about what began later, so it may arrive late and twice (G3).
+ */
+export const Fence = z.object({
+  tunnelId: z.guid(),
+  epoch: Int32.min(0),
+  keyVersion: Int32.min(0),
+  reason: z.string().max(64),
+});
+export type Fence = z.infer<typeof Fence>;
+
+/** `epoch` and `keyVersion` of a {@link Fence} that leaves nothing: the tunnel is closed. */
+export const FENCE_ALL = INT32_MAX;
 
 /** A bore-server presents itself. What it leaves out keeps what an administrator set, or the backend's default. */
 export const RegisterRequest = z.strictObject({
@@ -120,7 +144,15 @@ export const HeartbeatRequest = z.strictObject({
     bandwidthMbps: z.number().min(0),
   }),
   /** Every session it carries now: at most one for each of its ports. `settings`: the version it works with. */
-  sessions: z.array(SessionRef.extend({ settings: z.int().min(0) })).max(65_535),
+  sessions: z.array(SessionRef.extend({ keyVersion: Int32.min(0).optional(), settings: z.int().min(0) })).max(65_535),
+  /**
+   * Tunnels without a session of which it keeps a grant or carries streams all the same, with the latest session that it
+   * knows of: at most one for each of its ports, and for each of its visitors. Left out when there are none.
+   */
+  kept: z
+    .array(z.object({ tunnelId: z.guid(), epoch: Int32.min(1), keyVersion: Int32.min(0), settings: z.int().min(0) }))
+    .max(65_535)
+    .optional(),
   /** Sent again until a heartbeat is answered; applying one twice changes nothing. */
   ended: z.array(SessionRef.extend({ reason: SessionEndReason })).max(65_535),
   /** Left out when nothing happened. */
@@ -135,7 +167,9 @@ export const HeartbeatResponse = z.object({
   drain: z.boolean(),
   /** Sessions that must not be there: their tunnel was closed, or another session has taken it. */
   close: z.array(SessionRef.extend({ reason: z.string() })),
-  /** Settings of tunnels whose session works with older ones. */
+  /** What else must be over, of sessions and of what is kept. Backends of older releases say nothing about it. */
+  fences: z.array(Fence).default([]),
+  /** Settings of tunnels that work with older ones. */
   update: z.array(z.object({ tunnelId: z.guid(), settings: TunnelSettings })),
   /** The sequence of the report that came with the heartbeat: it is in the books, now or since an earlier try. */
   reported: z.int().nullable(),
@@ -168,6 +202,7 @@ export const Grant = z.object({
   port: ListenPort,
   /** HMAC key of the wire protocol, 64 hex digits. */
   key: z.string().regex(/^[0-9a-f]{64}$/),
+  keyVersion: KeyVersion,
   settings: TunnelSettings,
   /** When the tunnel's time to live ends; null: never. */
   expiresAt: z.iso.datetime().nullable(),
@@ -183,6 +218,16 @@ export const CloseTunnelResponse = z.object({
   closed: z.boolean(),
 });
 export type CloseTunnelResponse = z.infer<typeof CloseTunnelResponse>;
+
+/** Backend → bore-server (`POST /tunnels/:id/fence`): end what is behind it. */
+export const FenceRequest = Fence.omit({ tunnelId: true });
+export type FenceRequest = z.infer<typeof FenceRequest>;
+
+export const FenceResponse = z.object({
+  /** Whether anything of the tunnel was here. */
+  fenced: z.boolean(),
+});
+export type FenceResponse = z.infer<typeof FenceResponse>;
 
 /** Backend → bore-server (`POST /tunnels/:id/settings`, body {@link TunnelSettings}): the owner has changed them. */
 export const UpdateTunnelResponse = z.object({

@@ -25,7 +25,7 @@ export const ConnectionEndReason = z.enum([
   'limit',
   /** The tunnel's networks exclude the visitor, from the start or since a change. */
   'denied',
-  /** The tunnel was closed. */
+  /** The tunnel was closed, its token rotated, or its client sent away by its owner. */
   'revoked',
   /** The bore-server stopped. */
   'drain',

@@ -21,5 +21,7 @@ export const TunnelSettings = z.object({
   denyCidrs: z.array(Cidr).max(CIDRS_MAX),
   /** Version of the PROXY protocol header that begins each stream, so that the local service sees the visitor's address. */
   proxyProtocol: z.enum(['v1', 'v2']).nullable(),
+  /** When the tunnel's time to live ends; null: never. Backends of older releases leave it out: as it was. */
+  expiresAt: z.iso.datetime().nullable().optional(),
 });
 export type TunnelSettings = z.infer<typeof TunnelSettings>;

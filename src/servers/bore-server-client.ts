@@ -8,6 +8,9 @@ import { LOGGER } from '../platform/logging/logger.js';
 import {
   type CloseTunnelRequest,
   CloseTunnelResponse,
+  type Fence,
+  type FenceRequest,
+  FenceResponse,
   INTERNAL_KEY_HEADER,
   UpdateTunnelResponse,
 } from '../protocol/plane-api.js';
@@ -24,7 +27,7 @@ const BREAKERS_MAX = 1_000;
 /** What a bore-server is told: the path below its admin URL, the body, and what it answers. */
 interface Order {
   readonly path: string;
-  readonly body: CloseTunnelRequest | TunnelSettings;
+  readonly body: CloseTunnelRequest | FenceRequest | TunnelSettings;
   readonly answer: z.ZodType;
 }
 type Breaker = CircuitBreaker<[adminUrl: string, order: Order], void>;
@@ -51,6 +54,12 @@ export class BoreServerClient implements OnApplicationShutdown {
    */
   closeTunnel(server: CallableServer, tunnelId: string, reason: string): Promise<boolean> {
     return this.tell(server, { path: `/tunnels/${tunnelId}/close`, body: { reason }, answer: CloseTunnelResponse });
+  }
+
+  /** Asks a server to end what is behind a fence. False when it could not be asked now: the answer to its next heartbeat does. */
+  fenceTunnel(server: CallableServer, { tunnelId, epoch, keyVersion, reason }: Fence): Promise<boolean> {
+    const body = { epoch, keyVersion, reason };
+    return this.tell(server, { path: `/tunnels/${tunnelId}/fence`, body, answer: FenceResponse });
   }
 
   /** Gives a server new settings of a tunnel. False when it could not be told now: the answer to its next heartbeat does. */

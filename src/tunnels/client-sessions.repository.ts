@@ -20,6 +20,7 @@ const PeerCandidate = Candidate.extend({ port: z.int() });
 const Begun = z.object({
   port: z.int(),
   epoch: z.int(),
+  keyVersion: z.int(),
   expiresAt: z.date().nullable(),
   settingsVersion: z.int(),
   maxConnections: z.int().nullable(),
@@ -35,6 +36,7 @@ const Applied = z.object({
   drain: z.boolean(),
   close: HeartbeatResponse.shape.close,
   update: HeartbeatResponse.shape.update,
+  fences: HeartbeatResponse.shape.fences,
   /** `refused`: the reporter belongs to another server. */
   reportOutcome: z.enum(['applied', 'repeated', 'refused']).nullable(),
 });
@@ -82,7 +84,7 @@ export class ClientSessionsRepository {
     candidate: Candidate,
     sessionId: string,
     clientAddress: string,
-  ): Promise<Pick<Grant, 'port' | 'epoch' | 'settings' | 'expiresAt'> | null> {
+  ): Promise<Pick<Grant, 'port' | 'epoch' | 'keyVersion' | 'settings' | 'expiresAt'> | null> {
     const [begun] = await this.database.rows(
       Begun,
       Prisma.sql`
@@ -92,7 +94,7 @@ export class ClientSessionsRepository {
         WHERE t.id = ${candidate.id}::uuid AND t.state <> 'closed' AND t.sealed_key = ${candidate.sealedKey}::bytea
           AND u.id = t.user_id AND u.suspended_at IS NULL
           AND NOT EXISTS (SELECT FROM servers s WHERE s.id = t.server_id AND s.state = 'disabled')
-        RETURNING t.port, t.epoch, t.expires_at AS "expiresAt", t.settings_version AS "settingsVersion",
+        RETURNING t.port, t.epoch, t.key_version AS "keyVersion", t.expires_at AS "expiresAt", t.settings_version AS "settingsVersion",
           t.max_connections AS "maxConnections", t.bandwidth_mbps AS "bandwidthMbps", t.allow_cidrs AS "allowCidrs",
           t.deny_cidrs AS "denyCidrs", t.proxy_protocol AS "proxyProtocol"`,
     );
@@ -100,6 +102,7 @@ export class ClientSessionsRepository {
     return {
       port: begun.port,
       epoch: begun.epoch,
+      keyVersion: begun.keyVersion,
       settings: settingsOf(begun, this.config.MAX_BANDWIDTH_PER_TUNNEL),
       expiresAt: begun.expiresAt?.toISOString() ?? null,
     };
@@ -110,11 +113,12 @@ export class ClientSessionsRepository {
     const [applied] = await this.database.rows(
       Applied,
       Prisma.sql`
-        SELECT outcome, drain, close_ AS close, update_ AS update, report_outcome AS "reportOutcome" FROM apply_heartbeat(
+        SELECT outcome, drain, close_ AS close, update_ AS update, fence_ AS fences,
+          report_outcome AS "reportOutcome" FROM apply_heartbeat(
           ${serverId}, ${beat.instanceId}::uuid, ${beat.sequence}::int, ${beat.draining}, ${beat.load.connections}::int,
           ${beat.load.bandwidthMbps}::float, ${JSON.stringify(beat.sessions)}::jsonb, ${JSON.stringify(beat.ended)}::jsonb,
           ${this.config.SERVER_LEASE_SECONDS}::int, ${this.config.OFFLINE_TUNNEL_SECONDS}::int, ${SETTLE_SECONDS}::int,
-          ${beat.report ? JSON.stringify(beat.report) : null}::jsonb)`,
+          ${beat.report ? JSON.stringify(beat.report) : null}::jsonb, ${JSON.stringify(beat.kept ?? [])}::jsonb)`,
     );
     if (!applied) throw new Error('apply_heartbeat returned no row');
     const bandwidthMax = this.config.MAX_BANDWIDTH_PER_TUNNEL;

@@ -5,6 +5,7 @@ import { z } from 'zod';
 import { Answers } from '../platform/http/answers.decorator.js';
 import { type Page, pageOf } from '../platform/http/page.js';
 import { AccountOnly, type Caller, CurrentCaller } from '../platform/http/route-metadata.js';
+import { ClientSessionView, ListClientSessionsQuery } from './client-session.js';
 import { ConnectionView, ListConnectionsQuery } from './connection.js';
 import { LedgerService } from './ledger.service.js';
 import { UsageQuery, UsageView } from './usage.js';
@@ -23,6 +24,17 @@ export class LedgerController {
     @Query({ schema: ListConnectionsQuery }) query: ListConnectionsQuery,
   ): Promise<Page<ConnectionView>> {
     return this.ledger.connections(caller, id, query);
+  }
+
+  @Get('sessions')
+  @AccountOnly('usage:read')
+  @Answers(200, pageOf(ClientSessionView), 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'NOT_FOUND')
+  sessions(
+    @CurrentCaller() caller: Caller,
+    @Param('id', { schema: z.guid() }) id: string,
+    @Query({ schema: ListClientSessionsQuery }) query: ListClientSessionsQuery,
+  ): Promise<Page<ClientSessionView>> {
+    return this.ledger.sessions(caller, id, query);
   }
 
   @Get('usage')

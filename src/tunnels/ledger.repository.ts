@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { Database } from '../platform/database/database.js';
 import { Prisma } from '../platform/database/generated/client.js';
 import { ConnectionEndReason } from '../protocol/reports.js';
+import type { ClientSessionView, ListClientSessionsQuery } from './client-session.js';
 import type { ConnectionKey, ConnectionView, ListConnectionsQuery } from './connection.js';
 import type { BucketRow, Buckets } from './usage.js';
 
@@ -24,7 +25,10 @@ const ConnectionRow = z.object({
 
 const UsageRow = z.object({ bucket: Count, bytesIn: Count, bytesOut: Count, connections: Count });
 
-/** What crossed the tunnels: visitors' connections one by one, and hourly sums. Written by apply_report alone. */
+/**
+ * What crossed the tunnels: visitors' connections one by one, and hourly sums, written by apply_report alone; and who carried
+ * them, written by the trigger record_client_session.
+ */
 @Injectable()
 export class LedgerRepository {
   constructor(private readonly database: Database) {}
@@ -57,6 +61,27 @@ export class LedgerRepository {
     }));
   }
 
+  /** Client sessions, one more than the page holds, newest first, beginning before an epoch. */
+  async sessions(
+    tunnelId: string,
+    { limit }: ListClientSessionsQuery,
+    before: number | undefined,
+  ): Promise<ClientSessionView[]> {
+    const rows = await this.database.tunnelSession.findMany({
+      where: { tunnelId, ...(before !== undefined && { epoch: { lt: before } }) },
+      orderBy: { epoch: 'desc' },
+      take: limit + 1,
+    });
+    return rows.map(({ id, epoch, serverId, clientAddress, connectedAt, disconnectedAt }) => ({
+      id,
+      epoch,
+      serverId,
+      clientAddress,
+      connectedAt: connectedAt.toISOString(),
+      disconnectedAt: disconnectedAt?.toISOString() ?? null,
+    }));
+  }
+
   /** Sums of the buckets in which anything was. */
   usage(tunnelId: string, { seconds, first, count }: Buckets): Promise<BucketRow[]> {
     return this.database.rows(
@@ -76,6 +101,14 @@ export class LedgerRepository {
     return this.database.$executeRaw`
       DELETE FROM tunnel_connections WHERE id IN (
         SELECT id FROM tunnel_connections WHERE ended_at < now() - make_interval(days => ${days}::int)
+        LIMIT ${limit} FOR UPDATE SKIP LOCKED)`;
+  }
+
+  /** Deletes client sessions that ended more than `days` ago, at most `limit`; returns how many. */
+  forgetSessions(days: number, limit: number): Promise<number> {
+    return this.database.$executeRaw`
+      DELETE FROM tunnel_sessions WHERE id IN (
+        SELECT id FROM tunnel_sessions WHERE disconnected_at < now() - make_interval(days => ${days}::int)
         LIMIT ${limit} FOR UPDATE SKIP LOCKED)`;
   }
 

@@ -3,6 +3,7 @@ import { Injectable } from '@nestjs/common';
 import { PlatformError } from '../platform/errors/error-register.js';
 import { cutPage, keyOfCursor, type Page } from '../platform/http/page.js';
 import type { Caller } from '../platform/http/route-metadata.js';
+import { type ClientSessionView, EpochText, type ListClientSessionsQuery } from './client-session.js';
 import { ConnectionKeyText, type ConnectionView, keyOfConnection, type ListConnectionsQuery } from './connection.js';
 import { LedgerRepository } from './ledger.repository.js';
 import { TunnelsRepository } from './tunnels.repository.js';
@@ -22,6 +23,14 @@ export class LedgerService {
     await this.mustOwn(caller, tunnelId);
     const rows = await this.ledger.connections(tunnelId, query, after);
     return cutPage(rows, query.limit, keyOfConnection);
+  }
+
+  /** @throws PlatformError VALIDATION_FAILED, NOT_FOUND (also for a tunnel of somebody else) */
+  async sessions(caller: Caller, tunnelId: string, query: ListClientSessionsQuery): Promise<Page<ClientSessionView>> {
+    const before = query.cursor === undefined ? undefined : keyOfCursor(query.cursor, EpochText);
+    await this.mustOwn(caller, tunnelId);
+    const rows = await this.ledger.sessions(tunnelId, query, before);
+    return cutPage(rows, query.limit, ({ epoch }) => String(epoch));
   }
 
   /** @throws PlatformError VALIDATION_FAILED, NOT_FOUND (also for a tunnel of somebody else) */

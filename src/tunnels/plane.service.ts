@@ -62,7 +62,7 @@ export class PlaneService {
    * @throws PlatformError SERVER_UNKNOWN, SERVER_SUPERSEDED
    */
   async heartbeat(serverId: string, beat: HeartbeatRequest): Promise<HeartbeatResponse> {
-    const { outcome, drain, close, update, reportOutcome } = await this.sessions.applyHeartbeat(serverId, beat);
+    const { outcome, drain, close, fences, update, reportOutcome } = await this.sessions.applyHeartbeat(serverId, beat);
     const { reporterId, sequence } = beat.report ?? {};
     if (reportOutcome === 'refused') {
       this.logger.error(
@@ -76,6 +76,7 @@ export class PlaneService {
     return {
       drain,
       close,
+      fences,
       update,
       reported: reportOutcome === 'refused' ? null : (sequence ?? null),
       ...(peers && peers.version !== beat.peersVersion && { peers }),

@@ -7,8 +7,8 @@ import { keyOfSecret } from '../protocol/challenge.js';
 import { Sealer } from '../protocol/sealing.js';
 
 /** `tk_` and 256 random bits, base64url: the secret that a client gives as `--secret`. */
-export function newTunnelToken(): string {
-  return `tk_${randomBytes(32).toString('base64url')}`;
+export function tunnelToken(secret: Buffer = randomBytes(32)): string {
+  return `tk_${secret.toString('base64url')}`;
 }
 
 /** Keeps tunnels' HMAC keys sealed at rest. The token itself is not kept: its key is all that the wire needs. */

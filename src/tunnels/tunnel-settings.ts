@@ -30,7 +30,7 @@ export const SettingsFields = {
 /** The columns of a tunnel that are its settings. */
 export type SettingsRow = Pick<
   Tunnel,
-  'maxConnections' | 'bandwidthMbps' | 'allowCidrs' | 'denyCidrs' | 'proxyProtocol' | 'settingsVersion'
+  'maxConnections' | 'bandwidthMbps' | 'allowCidrs' | 'denyCidrs' | 'proxyProtocol' | 'settingsVersion' | 'expiresAt'
 >;
 
 /** Settings as bore-servers enforce them. `bandwidthMax`: MAX_BANDWIDTH_PER_TUNNEL. */
@@ -42,6 +42,7 @@ export function settingsOf(row: SettingsRow, bandwidthMax: number): TunnelSettin
     allowCidrs: row.allowCidrs,
     denyCidrs: row.denyCidrs,
     proxyProtocol: row.proxyProtocol,
+    expiresAt: row.expiresAt?.toISOString() ?? null,
   };
 }
 

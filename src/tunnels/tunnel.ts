@@ -2,8 +2,8 @@ import { z } from 'zod';
 
 import type { Server, Tunnel } from '../platform/database/generated/client.js';
 import { ProxyProtocol, TunnelState } from '../platform/database/generated/enums.js';
-import { PageQuery } from '../platform/http/page.js';
 import { ListenPort, Location } from '../protocol/plane-api.js';
+import { Labels } from './labels.js';
 import { effectiveBandwidth, SettingsFields } from './tunnel-settings.js';
 
 /** A year: longer than any tunnel should live without somebody asking for it again. */
@@ -27,6 +27,7 @@ export const OpenTunnelRequest = z.strictObject({
   allowCidrs: SettingsFields.allowCidrs.optional(),
   denyCidrs: SettingsFields.denyCidrs.optional(),
   proxyProtocol: SettingsFields.proxyProtocol.optional(),
+  labels: Labels.optional(),
 });
 export type OpenTunnelRequest = z.output<typeof OpenTunnelRequest>;
 
@@ -39,18 +40,15 @@ export const UpdateTunnelRequest = z.strictObject({
   allowCidrs: SettingsFields.allowCidrs.optional(),
   denyCidrs: SettingsFields.denyCidrs.optional(),
   proxyProtocol: SettingsFields.proxyProtocol.nullable().optional(),
+  labels: Labels.optional().describe('All of them: what is not in it is taken off'),
 });
 export type UpdateTunnelRequest = z.output<typeof UpdateTunnelRequest>;
-
-export const ListTunnelsQuery = PageQuery.extend({
-  state: z.enum(['open', 'closed', 'all']).default('open').describe('open: pending, active or offline'),
-});
-export type ListTunnelsQuery = z.output<typeof ListTunnelsQuery>;
 
 /** A tunnel as its owner sees it. */
 export const TunnelView = z.object({
   id: z.guid(),
   name: z.string().nullable(),
+  labels: Labels,
   state: z.enum(TunnelState),
   closeReason: z.string().nullable(),
   host: z.string(),
@@ -73,7 +71,7 @@ export const TunnelView = z.object({
 });
 export type TunnelView = z.infer<typeof TunnelView>;
 
-/** A tunnel just opened: the only time that its token is shown. */
+/** A tunnel just opened, or whose token was rotated: the only time that the token is shown. */
 export const OpenedTunnel = TunnelView.extend({
   token: z.string().describe('Secret of the tunnel; not shown again'),
   command: z.string().describe('Carries the tunnel with a stock bore client'),
@@ -89,6 +87,7 @@ export function viewTunnel(tunnel: PlacedTunnel, bandwidthMax: number): TunnelVi
   return {
     id: tunnel.id,
     name: tunnel.name,
+    labels: Labels.parse(tunnel.labels),
     state: tunnel.state,
     closeReason: tunnel.closeReason,
     host,

@@ -3,9 +3,13 @@ import { ApiTags } from '@nestjs/swagger';
 import { z } from 'zod';
 
 import { Answers } from '../platform/http/answers.decorator.js';
+import { Conditional, IfMatch, type SeenVersions, Tagged, type Versioned } from '../platform/http/etag.js';
 import { type Page, pageOf } from '../platform/http/page.js';
 import { AccountOnly, type Caller, CurrentCaller } from '../platform/http/route-metadata.js';
-import { ListTunnelsQuery, OpenedTunnel, OpenTunnelRequest, TunnelView, UpdateTunnelRequest } from './tunnel.js';
+import type { NewResource } from '../platform/idempotency/idempotency-keys.repository.js';
+import { CurrentNewResource, Idempotent } from '../platform/idempotency/idempotent.js';
+import { OpenedTunnel, OpenTunnelRequest, TunnelView, UpdateTunnelRequest } from './tunnel.js';
+import { ListTunnelsQuery } from './tunnel-list.js';
 import { TunnelsService } from './tunnels.service.js';
 
 @ApiTags('tunnels')
@@ -15,6 +19,7 @@ export class TunnelsController {
 
   @Post()
   @AccountOnly('tunnels:write')
+  @Idempotent()
   @Header('cache-control', 'no-store')
   @Answers(
     201,
@@ -24,15 +29,18 @@ export class TunnelsController {
     'ACCOUNT_SUSPENDED',
     'NAME_TAKEN',
     'PORT_TAKEN',
+    'IDEMPOTENCY_KEY_IN_USE',
     'PORT_OUT_OF_RANGE',
+    'IDEMPOTENCY_KEY_REUSED',
     'QUOTA_EXCEEDED',
     'NO_CAPACITY',
   )
   open(
     @CurrentCaller() caller: Caller,
     @Body({ schema: OpenTunnelRequest }) body: OpenTunnelRequest,
+    @CurrentNewResource() resource: NewResource,
   ): Promise<OpenedTunnel> {
-    return this.tunnels.open(caller, body);
+    return this.tunnels.open(caller, body, resource);
   }
 
   @Get()
@@ -47,26 +55,59 @@ export class TunnelsController {
 
   @Get(':id')
   @AccountOnly('tunnels:read')
+  @Tagged()
   @Answers(200, TunnelView, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'NOT_FOUND')
-  get(@CurrentCaller() caller: Caller, @Param('id', { schema: z.guid() }) id: string): Promise<TunnelView> {
+  get(@CurrentCaller() caller: Caller, @Param('id', { schema: z.guid() }) id: string): Promise<Versioned<TunnelView>> {
     return this.tunnels.get(caller, id);
   }
 
   @Patch(':id')
   @AccountOnly('tunnels:write')
-  @Answers(200, TunnelView, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'NOT_FOUND', 'NAME_TAKEN', 'TUNNEL_CLOSED')
+  @Tagged()
+  @Conditional()
+  @Answers(
+    200,
+    TunnelView,
+    'VALIDATION_FAILED',
+    'UNAUTHENTICATED',
+    'NOT_FOUND',
+    'NAME_TAKEN',
+    'TUNNEL_CLOSED',
+    'PRECONDITION_FAILED',
+  )
   update(
     @CurrentCaller() caller: Caller,
     @Param('id', { schema: z.guid() }) id: string,
     @Body({ schema: UpdateTunnelRequest }) body: UpdateTunnelRequest,
-  ): Promise<TunnelView> {
-    return this.tunnels.update(caller, id, body);
+    @IfMatch() versions: SeenVersions,
+  ): Promise<Versioned<TunnelView>> {
+    return this.tunnels.update(caller, id, body, versions);
   }
 
   @Delete(':id')
   @AccountOnly('tunnels:write')
+  @Conditional()
+  @Answers(204, null, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'NOT_FOUND', 'PRECONDITION_FAILED')
+  close(
+    @CurrentCaller() caller: Caller,
+    @Param('id', { schema: z.guid() }) id: string,
+    @IfMatch() versions: SeenVersions,
+  ): Promise<void> {
+    return this.tunnels.close(caller, id, versions);
+  }
+
+  @Post(':id/token')
+  @AccountOnly('tunnels:write')
+  @Header('cache-control', 'no-store')
+  @Answers(200, OpenedTunnel, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'NOT_FOUND', 'TUNNEL_CLOSED')
+  rotateToken(@CurrentCaller() caller: Caller, @Param('id', { schema: z.guid() }) id: string): Promise<OpenedTunnel> {
+    return this.tunnels.rotateToken(caller, id);
+  }
+
+  @Post(':id/disconnect')
+  @AccountOnly('tunnels:write')
   @Answers(204, null, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'NOT_FOUND')
-  close(@CurrentCaller() caller: Caller, @Param('id', { schema: z.guid() }) id: string): Promise<void> {
-    return this.tunnels.close(caller, id);
+  disconnect(@CurrentCaller() caller: Caller, @Param('id', { schema: z.guid() }) id: string): Promise<void> {
+    return this.tunnels.disconnect(caller, id);
   }
 }

@@ -19,6 +19,7 @@ import { PlaneController } from './plane.controller.js';
 import { PlaneService } from './plane.service.js';
 import { QuarantineController } from './quarantine.controller.js';
 import { QuarantineRepository } from './quarantine.repository.js';
+import { TunnelFencesRepository } from './tunnel-fences.repository.js';
 import { TunnelKeys } from './tunnel-key.js';
 import { TunnelsController } from './tunnels.controller.js';
 import { TunnelsRepository } from './tunnels.repository.js';
@@ -46,6 +47,7 @@ import { TunnelsService } from './tunnels.service.js';
     LedgerService,
     PlaneService,
     QuarantineRepository,
+    TunnelFencesRepository,
     TunnelKeys,
     TunnelsRepository,
     TunnelsService,

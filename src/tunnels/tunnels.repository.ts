@@ -1,10 +1,14 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { z } from 'zod';
 
+import { auditInsert } from '../audit/audit-log.repository.js';
 import { CONFIG, type Config } from '../platform/config/config.js';
 import { Database, isUniqueViolation } from '../platform/database/database.js';
 import { Prisma } from '../platform/database/generated/client.js';
-import type { ListTunnelsQuery, OpenTunnelRequest, PlacedTunnel, UpdateTunnelRequest } from './tunnel.js';
+import { matchesVersion, type SeenVersions } from '../platform/http/etag.js';
+import type { OpenTunnelRequest, PlacedTunnel, UpdateTunnelRequest } from './tunnel.js';
+import { assignmentsOf } from './tunnel-changes.js';
+import { type ListTunnelsQuery, placeOf, selectionOf } from './tunnel-list.js';
 
 const WITH_SERVER = { server: { select: { host: true, port: true, location: true, adminUrl: true } } } as const;
 
@@ -12,6 +16,7 @@ const WITH_SERVER = { server: { select: { host: true, port: true, location: true
 const Admission = z.object({
   outcome: z.enum([
     'opened',
+    'exists',
     'user_suspended',
     'quota_exceeded',
     'name_taken',
@@ -60,12 +65,23 @@ export class TunnelsRepository {
     const { config } = this;
     const reserved = limits.useReserve ? 0 : config.RESERVED_CAPACITY_PERCENT;
     const statement = Prisma.sql`
-        SELECT outcome FROM open_tunnel(
+        WITH admission AS MATERIALIZED (SELECT * FROM open_tunnel(
           ${tunnel.id}::uuid, ${tunnel.userId}::uuid, ${limits.userTunnels}::int, ${config.TOTAL_SYSTEM_CAPACITY ?? null}::int, ${reserved}::int,
           ${tunnel.port ?? null}::int, ${tunnel.location ?? null}::text, ${[...limits.avoidServers]}::text[], ${tunnel.name ?? null}::text,
           ${tunnel.localPort ?? null}::int, ${tunnel.sealedKey}::bytea, ${tunnel.maxConnections ?? null}::int,
           ${config.PENDING_TUNNEL_SECONDS}::int, ${tunnel.ttlSeconds ?? null}::int, ${tunnel.bandwidthMbps ?? null}::int,
-          ${tunnel.allowCidrs ?? []}::text[], ${tunnel.denyCidrs ?? []}::text[], ${tunnel.proxyProtocol ?? null}::proxy_protocol)`;
+          ${tunnel.allowCidrs ?? []}::text[], ${tunnel.denyCidrs ?? []}::text[], ${tunnel.proxyProtocol ?? null}::proxy_protocol,
+          ${JSON.stringify(tunnel.labels ?? {})}::jsonb)),
+        audited AS (${auditInsert(
+          {
+            action: 'tunnel.opened',
+            target: { type: 'tunnel', id: tunnel.id },
+            userId: tunnel.userId,
+            details: Prisma.sql`jsonb_build_object('serverId', server_id, 'port', port)`,
+          },
+          Prisma.sql`admission WHERE outcome = 'opened'`,
+        )})
+        SELECT outcome FROM admission`;
     const [admission] = await this.database.rows(Admission, statement).catch((error: unknown) => {
       // open_tunnel looks for other tunnels before it takes a port: what refuses it now is its quarantine
       if (isUniqueViolation(error)) return [{ outcome: 'port_taken' as const }];
@@ -79,50 +95,64 @@ export class TunnelsRepository {
     return this.database.tunnel.findFirst({ where: { id, userId }, include: WITH_SERVER });
   }
 
-  /** Newest first (ids are UUIDv7), beginning before `before`. */
-  list(userId: string, { limit, state }: ListTunnelsQuery, before: string | undefined): Promise<PlacedTunnel[]> {
+  /**
+   * One more than the page holds.
+   * @throws PlatformError VALIDATION_FAILED when the cursor is of another list
+   */
+  async list(userId: string, query: ListTunnelsQuery): Promise<PlacedTunnel[]> {
+    const { where, orderBy } = selectionOf(query, placeOf(query));
     return this.database.tunnel.findMany({
-      where: {
-        userId,
-        ...(before !== undefined && { id: { lt: before } }),
-        ...(state === 'open' && { state: { not: 'closed' } }),
-        ...(state === 'closed' && { state: 'closed' }),
-      },
-      orderBy: { id: 'desc' },
-      take: limit + 1,
+      where: { userId, ...where },
+      orderBy,
+      take: query.limit + 1,
       include: WITH_SERVER,
     });
   }
 
   /**
    * Changes a user's tunnel, in one statement. Its settings get the next version when one of them has changed.
-   * False when it is not theirs, not there, or at its end.
+   * False when it is not theirs, not there, at its end, or of none of the versions.
    */
-  async update(id: string, userId: string, change: UpdateTunnelRequest): Promise<boolean | 'name_taken'> {
-    const { name, ttlSeconds } = change;
-    const settings = settingsColumns(change);
-    const assignments = [
-      ...(name === undefined ? [] : [Prisma.sql`name = ${name}::text`]),
-      ...(ttlSeconds === undefined ? [] : [Prisma.sql`expires_at = now() + make_interval(secs => ${ttlSeconds}::int)`]),
-      ...settings.map(({ column, value }) => Prisma.sql`${column} = ${value}`),
-      ...settings.slice(0, 1).map(() => Prisma.sql`settings_version = settings_version + (${differs(settings)})::int`),
-    ];
-    if (assignments.length === 0) assignments.push(Prisma.sql`name = name`);
+  async update(
+    id: string,
+    userId: string,
+    change: UpdateTunnelRequest,
+    versions: SeenVersions,
+  ): Promise<boolean | 'name_taken'> {
     try {
-      const changed = await this.database.$executeRaw`
-        UPDATE tunnels SET ${Prisma.join(assignments)}
-        WHERE id = ${id}::uuid AND user_id = ${userId}::uuid AND state <> 'closed'
-          AND (expires_at IS NULL OR expires_at > now())`;
-      return changed > 0;
+      const changed = await this.database.rows(
+        z.object({ id: z.guid() }),
+        Prisma.sql`
+          WITH changed AS (
+            UPDATE tunnels SET ${assignmentsOf(change)}
+            WHERE id = ${id}::uuid AND user_id = ${userId}::uuid AND state <> 'closed'
+              AND (expires_at IS NULL OR expires_at > now()) AND ${matchesVersion(versions)}
+            RETURNING id, user_id),
+          audited AS (${auditInsert(
+            {
+              action: 'tunnel.updated',
+              target: { type: 'tunnel', id: Prisma.sql`id` },
+              userId: Prisma.sql`user_id`,
+              details: { fields: Object.keys(change).join() },
+            },
+            Prisma.sql`changed`,
+          )})
+          SELECT id FROM changed`,
+      );
+      return changed.length > 0;
     } catch (error) {
       if (isUniqueViolation(error)) return 'name_taken';
       throw error;
     }
   }
 
-  /** Closes a user's tunnel; `null` when it is not theirs, not there, or closed before. */
-  async close(id: string, userId: string, reason: string): Promise<ClosedTunnel | null> {
-    const [closed] = await this.closeWhere(reason, Prisma.sql`t.id = ${id}::uuid AND t.user_id = ${userId}::uuid`, 1);
+  /** Closes a user's tunnel; `null` when it is not theirs, not there, closed before, or of none of the versions. */
+  async close(id: string, userId: string, reason: string, versions: SeenVersions): Promise<ClosedTunnel | null> {
+    const [closed] = await this.closeWhere(
+      reason,
+      Prisma.sql`t.id = ${id}::uuid AND t.user_id = ${userId}::uuid AND ${matchesVersion(versions, Prisma.sql`t.version`)}`,
+      1,
+    );
     return closed ?? null;
   }
 
@@ -171,43 +201,22 @@ export class TunnelsRepository {
       Prisma.sql`
         WITH due AS MATERIALIZED (SELECT t.id, t.server_id FROM tunnels t WHERE t.state <> 'closed' AND ${condition} LIMIT ${limit}),
           locked AS MATERIALIZED (
-            SELECT id, admin_url FROM servers WHERE id IN (SELECT server_id FROM due) ORDER BY id FOR NO KEY UPDATE)
-        UPDATE tunnels t SET state = 'closed', close_reason = ${reason}, closed_at = now(), idle_deadline = NULL
-        FROM due JOIN locked s ON s.id = due.server_id
-        WHERE t.id = due.id AND t.state <> 'closed' AND ${condition}
-        RETURNING t.id, t.close_reason AS reason, t.server_id AS "serverId", s.admin_url AS "adminUrl"`,
+            SELECT id, admin_url FROM servers WHERE id IN (SELECT server_id FROM due) ORDER BY id FOR NO KEY UPDATE),
+          closed AS (
+            UPDATE tunnels t SET state = 'closed', close_reason = ${reason}, closed_at = now(), idle_deadline = NULL
+            FROM due JOIN locked s ON s.id = due.server_id
+            WHERE t.id = due.id AND t.state <> 'closed' AND ${condition}
+            RETURNING t.id, t.user_id, t.close_reason, t.server_id, s.admin_url),
+          audited AS (${auditInsert(
+            {
+              action: 'tunnel.closed',
+              target: { type: 'tunnel', id: Prisma.sql`id` },
+              userId: Prisma.sql`user_id`,
+              details: { reason },
+            },
+            Prisma.sql`closed`,
+          )})
+        SELECT id, close_reason AS reason, server_id AS "serverId", admin_url AS "adminUrl" FROM closed`,
     );
   }
-}
-
-interface SettingsColumn {
-  readonly column: Prisma.Sql;
-  readonly value: Prisma.Sql;
-}
-
-/** The settings that a request names, as columns. */
-function settingsColumns(change: UpdateTunnelRequest): SettingsColumn[] {
-  const { maxConnections, bandwidthMbps, allowCidrs, denyCidrs, proxyProtocol } = change;
-  const columns: (SettingsColumn | null)[] = [
-    maxConnections === undefined
-      ? null
-      : { column: Prisma.sql`max_connections`, value: Prisma.sql`${maxConnections}::int` },
-    bandwidthMbps === undefined
-      ? null
-      : { column: Prisma.sql`bandwidth_mbps`, value: Prisma.sql`${bandwidthMbps}::int` },
-    allowCidrs === undefined ? null : { column: Prisma.sql`allow_cidrs`, value: Prisma.sql`${allowCidrs}::text[]` },
-    denyCidrs === undefined ? null : { column: Prisma.sql`deny_cidrs`, value: Prisma.sql`${denyCidrs}::text[]` },
-    proxyProtocol === undefined
-      ? null
-      : { column: Prisma.sql`proxy_protocol`, value: Prisma.sql`${proxyProtocol}::proxy_protocol` },
-  ];
-  return columns.filter((column) => column !== null);
-}
-
-/** Whether one of the columns holds something else than is to be set. */
-function differs(columns: readonly SettingsColumn[]): Prisma.Sql {
-  return Prisma.join(
-    columns.map(({ column, value }) => Prisma.sql`${column} IS DISTINCT FROM ${value}`),
-    ' OR ',
-  );
 }

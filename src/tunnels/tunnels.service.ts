@@ -1,15 +1,14 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { v7 as uuidv7 } from 'uuid';
-import { z } from 'zod';
 
 import { CONFIG, type Config } from '../platform/config/config.js';
 import { PlatformError } from '../platform/errors/error-register.js';
-import { cutPage, keyOfCursor, type Page } from '../platform/http/page.js';
+import type { SeenVersions, Versioned } from '../platform/http/etag.js';
+import { cutPage, type Page } from '../platform/http/page.js';
 import type { Caller } from '../platform/http/route-metadata.js';
+import type { NewResource } from '../platform/idempotency/idempotency-keys.repository.js';
 import { BoreServerClient } from '../servers/bore-server-client.js';
 import {
   boreCommand,
-  type ListTunnelsQuery,
   type OpenedTunnel,
   type OpenTunnelRequest,
   type PlacedTunnel,
@@ -18,7 +17,9 @@ import {
   viewTunnel,
 } from './tunnel.js';
 import { type SettingsFields, settingsOf } from './tunnel-settings.js';
-import { newTunnelToken, TunnelKeys } from './tunnel-key.js';
+import { TunnelFencesRepository } from './tunnel-fences.repository.js';
+import { TunnelKeys, tunnelToken } from './tunnel-key.js';
+import { keyOfTunnel, type ListTunnelsQuery } from './tunnel-list.js';
 import { type AdmissionOutcome, type ClosedTunnel, TunnelsRepository } from './tunnels.repository.js';
 
 /** Capacity comes back when tunnels close or servers return: within the minute, or somebody is paged already. */
@@ -31,7 +32,8 @@ const SETTINGS = [
   'allowCidrs',
   'denyCidrs',
   'proxyProtocol',
-] as const satisfies (keyof typeof SettingsFields)[];
+  'ttlSeconds',
+] as const satisfies (keyof typeof SettingsFields | 'ttlSeconds')[];
 
 /** Tunnels, as their owners work with them. */
 @Injectable()
@@ -39,15 +41,18 @@ export class TunnelsService {
   constructor(
     @Inject(CONFIG) private readonly config: Config,
     private readonly tunnels: TunnelsRepository,
+    private readonly fences: TunnelFencesRepository,
     private readonly keys: TunnelKeys,
     private readonly boreServers: BoreServerClient,
   ) {}
 
-  /** @throws PlatformError VALIDATION_FAILED, QUOTA_EXCEEDED, NO_CAPACITY, NAME_TAKEN, PORT_TAKEN, PORT_OUT_OF_RANGE, ACCOUNT_SUSPENDED */
-  async open(caller: Caller, request: OpenTunnelRequest): Promise<OpenedTunnel> {
+  /**
+   * Opens a tunnel under a given id; again, it answers with the one that is there.
+   * @throws PlatformError VALIDATION_FAILED, QUOTA_EXCEEDED, NO_CAPACITY, NAME_TAKEN, PORT_TAKEN, PORT_OUT_OF_RANGE, ACCOUNT_SUSPENDED
+   */
+  async open(caller: Caller, request: OpenTunnelRequest, { id, secret }: NewResource): Promise<OpenedTunnel> {
     this.checkBandwidth(request);
-    const id = uuidv7();
-    const token = newTunnelToken();
+    const token = tunnelToken(secret);
     const outcome = await this.tunnels.open(
       { ...request, id, userId: caller.userId, sealedKey: this.keys.seal(token, id) },
       {
@@ -56,51 +61,81 @@ export class TunnelsService {
         avoidServers: this.boreServers.unreachable(),
       },
     );
-    if (outcome !== 'opened') throw this.refusal(outcome, caller);
-    const view = await this.get(caller, id);
-    return { ...view, token, command: boreCommand(view, token) };
+    if (outcome !== 'opened' && outcome !== 'exists') throw this.refusal(outcome, caller);
+    return this.opened(await this.find(caller, id), token);
   }
 
   /** @throws PlatformError NOT_FOUND, also for a tunnel of somebody else */
-  async get(caller: Caller, id: string): Promise<TunnelView> {
-    return this.view(await this.find(caller, id));
+  async get(caller: Caller, id: string): Promise<Versioned<TunnelView>> {
+    return this.versioned(await this.find(caller, id));
   }
 
+  /** @throws PlatformError VALIDATION_FAILED */
   async list(caller: Caller, query: ListTunnelsQuery): Promise<Page<TunnelView>> {
-    const before = query.cursor === undefined ? undefined : keyOfCursor(query.cursor, z.guid());
-    const rows = await this.tunnels.list(caller.userId, query, before);
+    const rows = await this.tunnels.list(caller.userId, query);
     return cutPage(
       rows.map((row) => this.view(row)),
       query.limit,
+      (view) => keyOfTunnel(query, view),
     );
   }
 
   /**
    * Changes a tunnel. New settings reach a running session before this returns, when its bore-server can be reached,
    * and with the answer to its next heartbeat when not.
-   * @throws PlatformError VALIDATION_FAILED, NAME_TAKEN, TUNNEL_CLOSED, NOT_FOUND (also for a tunnel of somebody else)
+   * @throws PlatformError VALIDATION_FAILED, NAME_TAKEN, PRECONDITION_FAILED, TUNNEL_CLOSED, NOT_FOUND (also for a tunnel of
+   *   somebody else)
    */
-  async update(caller: Caller, id: string, change: UpdateTunnelRequest): Promise<TunnelView> {
+  async update(
+    caller: Caller,
+    id: string,
+    change: UpdateTunnelRequest,
+    versions: SeenVersions,
+  ): Promise<Versioned<TunnelView>> {
     this.checkBandwidth(change);
-    const updated = await this.tunnels.update(id, caller.userId, change);
+    const updated = await this.tunnels.update(id, caller.userId, change, versions);
     if (updated === 'name_taken') throw new PlatformError('NAME_TAKEN');
     const tunnel = await this.find(caller, id);
-    if (!updated) throw new PlatformError('TUNNEL_CLOSED');
+    if (!updated) throw new PlatformError(isOf(tunnel, versions) ? 'TUNNEL_CLOSED' : 'PRECONDITION_FAILED');
     if (SETTINGS.some((name) => change[name] !== undefined)) {
       const settings = settingsOf(tunnel, this.config.MAX_BANDWIDTH_PER_TUNNEL);
       await this.boreServers.updateTunnel({ id: tunnel.serverId, adminUrl: tunnel.server.adminUrl }, id, settings);
     }
-    return this.view(tunnel);
+    return this.versioned(tunnel);
   }
 
   /**
    * Closes a tunnel, on the wire too; one that is closed already stays so.
+   * @throws PlatformError PRECONDITION_FAILED, NOT_FOUND (also for a tunnel of somebody else)
+   */
+  async close(caller: Caller, id: string, versions: SeenVersions): Promise<void> {
+    const closed = await this.tunnels.close(id, caller.userId, 'deleted', versions);
+    if (closed) return this.endOnWire([closed]);
+    if (!isOf(await this.find(caller, id), versions)) throw new PlatformError('PRECONDITION_FAILED');
+  }
+
+  /**
+   * Gives a tunnel another token. Its client, which came with the old one, is sent away, before this returns when its
+   * bore-server can be reached, and with the answer to its next heartbeat when not.
+   * @throws PlatformError TUNNEL_CLOSED, NOT_FOUND (also for a tunnel of somebody else)
+   */
+  async rotateToken(caller: Caller, id: string): Promise<OpenedTunnel> {
+    const token = tunnelToken();
+    const fence = await this.fences.rotate(id, caller.userId, this.keys.seal(token, id));
+    const tunnel = await this.find(caller, id);
+    if (!fence) throw new PlatformError('TUNNEL_CLOSED');
+    await this.boreServers.fenceTunnel({ id: fence.serverId, adminUrl: fence.adminUrl }, fence);
+    return this.opened(tunnel, token);
+  }
+
+  /**
+   * Sends the client away that carries a tunnel now, and its visitors; it may come back. Nothing happens when there is none.
    * @throws PlatformError NOT_FOUND, also for a tunnel of somebody else
    */
-  async close(caller: Caller, id: string): Promise<void> {
-    const closed = await this.tunnels.close(id, caller.userId, 'deleted');
-    if (closed) await this.endOnWire([closed]);
-    else await this.get(caller, id);
+  async disconnect(caller: Caller, id: string): Promise<void> {
+    const fence = await this.fences.disconnect(id, caller.userId);
+    if (!fence) return void (await this.find(caller, id));
+    await this.boreServers.fenceTunnel({ id: fence.serverId, adminUrl: fence.adminUrl }, fence);
   }
 
   /** Closes what has expired or was abandoned, at most `limit` of each; returns how many. */
@@ -115,6 +150,15 @@ export class TunnelsService {
     const tunnel = await this.tunnels.find(id, caller.userId);
     if (!tunnel) throw new PlatformError('NOT_FOUND');
     return tunnel;
+  }
+
+  private opened(tunnel: PlacedTunnel, token: string): OpenedTunnel {
+    const view = this.view(tunnel);
+    return { ...view, token, command: boreCommand(view, token) };
+  }
+
+  private versioned(tunnel: PlacedTunnel): Versioned<TunnelView> {
+    return { version: tunnel.version, view: this.view(tunnel) };
   }
 
   private view(tunnel: PlacedTunnel): TunnelView {
@@ -148,7 +192,7 @@ export class TunnelsService {
     return limits[plan];
   }
 
-  private refusal(outcome: Exclude<AdmissionOutcome, 'opened'>, caller: Caller): PlatformError {
+  private refusal(outcome: Exclude<AdmissionOutcome, 'opened' | 'exists'>, caller: Caller): PlatformError {
     switch (outcome) {
       case 'user_suspended':
         return new PlatformError('ACCOUNT_SUSPENDED');
@@ -166,4 +210,8 @@ export class TunnelsService {
         return new PlatformError('NO_CAPACITY', { retryAfter: NO_CAPACITY_RETRY_SECONDS });
     }
   }
+}
+
+function isOf({ version }: PlacedTunnel, versions: SeenVersions): boolean {
+  return versions?.includes(version) ?? true;
 }

@@ -7,8 +7,13 @@ import { type Report } from '../../src/protocol/reports.js';
 import { TunnelSettings } from '../../src/protocol/tunnel-settings.js';
 import { type Answer, Api } from '../harness/api.js';
 
+/** A session, as `authorize` granted it; without a version of the key: as bore-servers of older releases say it. */
+type CarriedSession = SessionRef & { readonly keyVersion?: number };
+
 interface Beat {
-  readonly sessions?: readonly SessionRef[];
+  readonly sessions?: readonly CarriedSession[];
+  /** Tunnels without a session of which something is kept. */
+  readonly kept?: readonly CarriedSession[];
   readonly ended?: readonly SessionRef[];
   readonly report?: Report;
   readonly sequence?: number;
@@ -59,18 +64,35 @@ export class PlaneClient {
     return this.beat({ sessions, ended, ...(sequence !== undefined && { sequence }) });
   }
 
-  async beat({ sessions = [], ended = [], report, sequence, draining = false, url }: Beat = {}): Promise<Answer> {
+  async beat({
+    sessions = [],
+    kept = [],
+    ended = [],
+    report,
+    sequence,
+    draining = false,
+    url,
+  }: Beat = {}): Promise<Answer> {
     const answer = await this.api(url).post(`/api/v1/internal/servers/${this.serverId}/heartbeat`, {
       instanceId: this.instanceId,
       sequence: sequence ?? ++this.sequence,
       draining,
       load: { connections: 0, bandwidthMbps: 0 },
-      sessions: sessions.map(({ tunnelId, sessionId, epoch }) => ({
+      sessions: sessions.map(({ tunnelId, sessionId, epoch, keyVersion }) => ({
         tunnelId,
         sessionId,
         epoch,
+        ...(keyVersion !== undefined && { keyVersion }),
         settings: this.settings.get(tunnelId)?.version ?? 0,
       })),
+      ...(kept.length > 0 && {
+        kept: kept.map(({ tunnelId, epoch, keyVersion = 0 }) => ({
+          tunnelId,
+          epoch,
+          keyVersion,
+          settings: this.settings.get(tunnelId)?.version ?? 0,
+        })),
+      }),
       ended: ended.map(({ tunnelId, sessionId, epoch }) => ({ tunnelId, sessionId, epoch, reason: 'client_closed' })),
       ...(report && { report }),
     });
@@ -118,8 +140,8 @@ export class PlaneClient {
       response.writeHead(503).end('{}');
       return;
     }
-    const [, tunnelId, order] = /^\/tunnels\/([^/]+)\/(settings|close)$/.exec(path) ?? [];
+    const [, tunnelId, order] = /^\/tunnels\/([^/]+)\/(settings|close|fence)$/.exec(path) ?? [];
     if (tunnelId !== undefined && order === 'settings') this.learn(tunnelId, JSON.parse(body));
-    response.end(order === 'settings' ? '{"updated":true}' : '{"closed":true}');
+    response.end(JSON.stringify({ [{ settings: 'updated', fence: 'fenced' }[order ?? ''] ?? 'closed']: true }));
   }
 }

@@ -6,7 +6,7 @@ import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 
 import { newRefreshToken } from '../../src/auth/refresh-token.js';
-import { newTunnelToken } from '../../src/tunnels/tunnel-key.js';
+import { tunnelToken } from '../../src/tunnels/tunnel-key.js';
 import { createDatabase } from '../harness/database.js';
 import { scanDatabase, scanFiles, scanLog } from '../harness/secret-scan.js';
 
@@ -17,7 +17,7 @@ import { scanDatabase, scanFiles, scanLog } from '../harness/secret-scan.js';
 describe('the scan for secrets finds', () => {
   const jwt = `eyJhbGciOiJIUzI1NiJ9.${randomBytes(30).toString('base64url').replace(/^.{3}/, 'eyJ')}.${randomBytes(32).toString('base64url')}`;
   it.each([
-    ['a tunnel token', newTunnelToken()],
+    ['a tunnel token', tunnelToken()],
     ['a refresh token', newRefreshToken()],
     ['a JWT', jwt],
     ['a key of the installation', 'internal-0123456789abcdef0123456789abcdef'],
@@ -34,13 +34,13 @@ describe('the scan for secrets finds', () => {
       "INSERT INTO users (id, email, password_hash) VALUES (gen_random_uuid(), 'a@b.c', '$argon2id$x')",
     );
     await scanDatabase((sql) => database.query(sql));
-    await database.query(`UPDATE users SET name = '${newTunnelToken()}'`);
+    await database.query(`UPDATE users SET name = '${tunnelToken()}'`);
     await expect(database.drop()).rejects.toThrow(/public\.users holds a tunnel token/);
   });
 
   it('a token in a file', async () => {
     const folder = await mkdtemp(path.join(tmpdir(), 'bore-scan-'));
-    await writeFile(path.join(folder, 'state.json'), JSON.stringify({ token: newTunnelToken() }));
+    await writeFile(path.join(folder, 'state.json'), JSON.stringify({ token: tunnelToken() }));
     await expect(scanFiles(folder)).rejects.toThrow(/state\.json holds a tunnel token/);
     await rm(folder, { recursive: true });
   });

@@ -34,14 +34,14 @@ describe('the settings of a tunnel', () => {
     const { id, token, port } = await open();
     expect((await user.get(`/api/v1/tunnels/${id}`)).body).toMatchObject(DEFAULTS);
     const { body } = await server.authorize(token, port);
-    expect(body).toMatchObject({ settings: { version: 0, ...DEFAULTS }, expiresAt: null });
+    expect(body).toMatchObject({ settings: { version: 0, ...DEFAULTS, expiresAt: null }, expiresAt: null });
   });
 
   it('are what the owner gave, in the view and in the grant', async () => {
     const opened = await open({ ...GIVEN, ttlSeconds: 3600 });
     expect(opened).toMatchObject(GIVEN);
     const { body } = await server.authorize(opened.token, opened.port);
-    expect(body.settings).toEqual({ version: 0, ...GIVEN });
+    expect(body.settings).toEqual({ version: 0, ...GIVEN, expiresAt: opened.expiresAt });
     expect(body.expiresAt).toBe(opened.expiresAt);
   });
 
@@ -84,15 +84,15 @@ describe('changing a tunnel', () => {
     const changed = await change(id, GIVEN);
     expect(changed).toMatchObject({ status: 200, body: { id, ...GIVEN } });
     expect(server.calls).toMatchObject([{ path: `/tunnels/${id}/settings`, key: SECRETS.INTERNAL_API_KEY }]);
-    expect(JSON.parse(server.calls[0]?.body ?? '')).toEqual({ version: 1, ...GIVEN });
+    expect(JSON.parse(server.calls[0]?.body ?? '')).toEqual({ version: 1, ...GIVEN, expiresAt: null });
     expect((await user.get(`/api/v1/tunnels/${id}`)).body).toEqual(changed.body);
     // what has not changed gets no version, and a field that is left out stays
     await change(id, { denyCidrs: GIVEN.denyCidrs, bandwidthMbps: GIVEN.bandwidthMbps });
     await change(id, { maxConnections: null });
-    expect(server.settings.get(id)).toEqual({ version: 2, ...GIVEN, maxConnections: null });
+    expect(server.settings.get(id)).toEqual({ version: 2, ...GIVEN, maxConnections: null, expiresAt: null });
     // null returns to the default
     await change(id, { bandwidthMbps: null, proxyProtocol: null, allowCidrs: [], denyCidrs: [] });
-    expect(server.settings.get(id)).toEqual({ version: 3, ...DEFAULTS });
+    expect(server.settings.get(id)).toEqual({ version: 3, ...DEFAULTS, expiresAt: null });
   });
 
   it('comes with the next heartbeat when the bore-server could not be told, and only until it knows', async () => {
@@ -104,7 +104,7 @@ describe('changing a tunnel', () => {
     expect(server.settings.get(id)?.version).toBe(0);
 
     const told = await server.beat({ sessions: [session], url: plane.url(1) });
-    const settings = { version: 1, ...DEFAULTS, denyCidrs: ['198.51.100.0/24'] };
+    const settings = { version: 1, ...DEFAULTS, denyCidrs: ['198.51.100.0/24'], expiresAt: null };
     expect(told.body.update).toEqual([{ tunnelId: id, settings }]);
     expect((await server.beat({ sessions: [session] })).body.update).toEqual([]);
     expect((await server.authorize(token, port)).body.settings).toEqual(settings);
@@ -162,6 +162,8 @@ describe('changing a tunnel', () => {
     const { id, token, port } = await open({ ttlSeconds: 60 });
     const { expiresAt } = (await change(id, { ttlSeconds: 3600 })).body;
     expect(Date.parse(expiresAt) - Date.now()).toBeGreaterThan(3_500_000);
+    // a change of a setting: a bore-server that keeps a grant hears of it
+    expect(server.settings.get(id)).toMatchObject({ version: 1, expiresAt });
     expect((await server.authorize(token, port)).body.expiresAt).toBe(expiresAt);
     expect((await change(id, { ttlSeconds: null })).body.expiresAt).toBeNull();
     expect((await server.authorize(token, port)).body.expiresAt).toBeNull();

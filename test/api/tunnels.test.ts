@@ -263,6 +263,7 @@ describe('client sessions', () => {
     expect((await server.heartbeat([newer], [], 1)).body).toEqual({
       drain: false,
       close: [],
+      fences: [],
       update: [],
       reported: null,
     });

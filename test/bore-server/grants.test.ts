@@ -5,6 +5,7 @@ import path from 'node:path';
 import { pino } from 'pino';
 import { describe, expect, inject, it } from 'vitest';
 
+import { closing } from '../../src/bore-server/fences.js';
 import { Grants } from '../../src/bore-server/grants.js';
 import { StateFile } from '../../src/bore-server/state-file.js';
 import { UsageBook } from '../../src/bore-server/usage-book.js';
@@ -28,6 +29,7 @@ function grantOf(secret: string, port: number, more: Partial<Grant> = {}): Grant
     epoch: 3,
     port,
     key: keyOfSecret(secret).toString('hex'),
+    keyVersion: 0,
     settings,
     expiresAt: null,
     ...more,
@@ -81,7 +83,7 @@ describe('grants without the control plane', () => {
     const grants = new Grants([], TTL_MS, () => undefined);
     const grant = grantOf('tk_a', 10_000);
     grants.put(grant, 0);
-    grants.forget(grant.tunnelId);
+    grants.fence(closing(grant.tunnelId, 'deleted'));
     expect(grants.authorize(wish('tk_a', 0), randomUuid(), 1)).toBeUndefined();
     grants.put(grant, 0);
     grants.put(grantOf('tk_b', 10_000), 0);

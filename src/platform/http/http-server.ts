@@ -14,8 +14,8 @@ import { sendProblem } from './problem.filter.js';
 /** The largest request of the public API is well below 1 KiB. */
 const BODY_BYTES_MAX = 64 * 1024;
 /**
- * A heartbeat of a bore-server with a session on every port and usage of each: 65,535 × (145 + 125) bytes, 2,000 records
- * of connections, 350 bytes each, and room for sessions that have ended.
+ * A heartbeat of a bore-server with a session on every port and usage of each: 65,535 × (160 + 125) bytes, 2,000 records
+ * of connections, 350 bytes each, and room for sessions that have ended and for what is kept of them.
  */
 const INTERNAL_BODY_BYTES_MAX = 24 * 1024 * 1024;
 /** A whole request must have arrived in this time, its headers in half of it: slow senders hold sockets. */
