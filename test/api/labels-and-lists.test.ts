@@ -133,7 +133,9 @@ describe('the list of tunnels', () => {
 describe('at the edge', () => {
   it('a quota of five lets five of 20 in that come at once to two backends', async () => {
     const users = [user, user.at(plane.url(1))];
-    const answers = await Promise.all(Array.from({ length: 20 }, (_, i) => users[i % 2]?.post('/api/v1/tunnels', {})));
+    const answers = await Promise.all(
+      Array.from({ length: 20 }, async (_, i) => users[i % 2]?.post('/api/v1/tunnels', {})),
+    );
     expect(answers.filter((answer) => answer?.status === 201)).toHaveLength(5);
     expect(answers.filter((answer) => answer?.body.code === 'QUOTA_EXCEEDED')).toHaveLength(15);
   });
@@ -168,9 +170,9 @@ describe('at the edge', () => {
     const users = [user, user.at(plane.url(1))];
     for (let round = 0; round < 10; round++) {
       const answers = await Promise.all(
-        ids.map((id, i) => users[i]?.patch(`/api/v1/tunnels/${id}`, { name: `wanted-${round}` })),
+        ids.map(async (id, i) => users[i]?.patch(`/api/v1/tunnels/${id}`, { name: `wanted-${round}` })),
       );
-      expect(answers.map((answer) => answer?.status).sort()).toEqual([200, 409]);
+      expect(new Set(answers.map((answer) => answer?.status))).toEqual(new Set([200, 409]));
     }
   });
 });
