@@ -8,10 +8,10 @@ import {
   HeartbeatResponse,
   INTERNAL_KEY_HEADER,
   INTERNAL_PREFIX,
-  PlaneErrorCode,
   type RegisterRequest,
   RegisterResponse,
 } from '../protocol/plane-api.js';
+import { PlaneErrorCode } from '../protocol/plane-errors.js';
 
 /** A refusal that the backend meant ({@link PlaneErrorCode}). */
 export class PlaneRefusal extends Error {
