@@ -5,6 +5,8 @@ import { z } from 'zod';
 import { Answers } from '../platform/http/answers.decorator.js';
 import { type Page, PageQuery } from '../platform/http/page.js';
 import { CurrentLogin, type LoggedIn, LoginOnly } from '../platform/http/route-metadata.js';
+import { CurrentNewResource, Idempotent } from '../platform/idempotency/idempotent.js';
+import type { NewResource } from '../platform/idempotency/idempotency-keys.repository.js';
 import { ApiKeyPage, type ApiKeyView, CreateApiKeyRequest, CreatedApiKey } from './api-key.schemas.js';
 import { ApiKeysService } from './api-keys.service.js';
 
@@ -15,13 +17,25 @@ export class ApiKeysController {
 
   @Post()
   @LoginOnly()
+  @Idempotent()
   @Header('cache-control', 'no-store')
-  @Answers(201, CreatedApiKey, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN', 'LOGIN_REQUIRED', 'API_KEY_LIMIT')
+  @Answers(
+    201,
+    CreatedApiKey,
+    'VALIDATION_FAILED',
+    'UNAUTHENTICATED',
+    'FORBIDDEN',
+    'LOGIN_REQUIRED',
+    'API_KEY_LIMIT',
+    'IDEMPOTENCY_KEY_IN_USE',
+    'IDEMPOTENCY_KEY_REUSED',
+  )
   create(
     @CurrentLogin() caller: LoggedIn,
     @Body({ schema: CreateApiKeyRequest }) body: CreateApiKeyRequest,
+    @CurrentNewResource() resource: NewResource,
   ): Promise<CreatedApiKey> {
-    return this.keys.create(caller, body);
+    return this.keys.create(caller, body, resource);
   }
 
   @Get()

@@ -62,7 +62,7 @@ export class ApiKeysRepository {
 
   /**
    * `null` when the account has as many open keys as it may have, or may not have such a key. Counted under the account's
-   * lock: of two requests for the last one, one gets it.
+   * lock: of two requests for the last one, one gets it. One that exists under this id and hash has been created before.
    */
   async create({ id, userId, name, hash, scopes, expiresAt, forAdmin }: NewApiKey): Promise<ApiKeyRow | null> {
     const event = {
@@ -80,9 +80,12 @@ export class ApiKeysRepository {
           FROM users u
           WHERE u.id = ${userId}::uuid AND u.suspended_at IS NULL AND (u.role = 'admin' OR NOT ${forAdmin})
             AND (SELECT count(*) FROM api_keys k WHERE k.user_id = u.id AND ${OPEN}) < ${OPEN_KEYS_MAX}
+          ON CONFLICT (id) DO NOTHING
           RETURNING *
         ), audited AS (${auditInsert(event, Prisma.sql`k`)})
-        SELECT ${COLUMNS} FROM k`,
+        SELECT ${COLUMNS} FROM k
+        UNION ALL
+        SELECT ${COLUMNS} FROM api_keys k WHERE k.id = ${id}::uuid AND k.user_id = ${userId}::uuid AND k.hash = ${hash}`,
     );
     return created ?? null;
   }

@@ -1,13 +1,13 @@
 import { timingSafeEqual } from 'node:crypto';
 
 import { Injectable } from '@nestjs/common';
-import { v7 as uuidv7 } from 'uuid';
 import { z } from 'zod';
 
 import { PlatformError } from '../platform/errors/error-register.js';
 import { cutPage, keyOfCursor, type Page, type PageQuery } from '../platform/http/page.js';
 import type { Caller, LoggedIn } from '../platform/http/route-metadata.js';
-import { hashApiKeySecret, newApiKey, parseApiKey } from './api-key.js';
+import type { NewResource } from '../platform/idempotency/idempotency-keys.repository.js';
+import { apiKeyOf, hashApiKeySecret, parseApiKey } from './api-key.js';
 import { type ApiKeyView, type CreateApiKeyRequest, type CreatedApiKey, viewApiKey } from './api-key.schemas.js';
 import { ApiKeysRepository } from './api-keys.repository.js';
 
@@ -17,8 +17,12 @@ export class ApiKeysService {
   constructor(private readonly keys: ApiKeysRepository) {}
 
   /** @throws PlatformError FORBIDDEN, API_KEY_LIMIT */
-  async create(caller: LoggedIn, { name, scopes, expiresAt }: CreateApiKeyRequest): Promise<CreatedApiKey> {
-    const { id, secret, key } = newApiKey(uuidv7());
+  async create(
+    caller: LoggedIn,
+    { name, scopes, expiresAt }: CreateApiKeyRequest,
+    resource: NewResource,
+  ): Promise<CreatedApiKey> {
+    const { id, secret, key } = apiKeyOf(resource.id, resource.secret);
     const forAdmin = scopes.some((scope) => scope.startsWith('admin:'));
     if (forAdmin && caller.role !== 'admin') {
       throw new PlatformError('FORBIDDEN', { detail: 'Scopes of admin: are for administrators' });

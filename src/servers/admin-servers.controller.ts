@@ -6,6 +6,8 @@ import { Answers } from '../platform/http/answers.decorator.js';
 import { IfMatch, tagged } from '../platform/http/if-match.js';
 import { type Page, pageOf } from '../platform/http/page.js';
 import { AdminOnly } from '../platform/http/route-metadata.js';
+import { CurrentNewResource, Idempotent } from '../platform/idempotency/idempotent.js';
+import type { NewResource } from '../platform/idempotency/idempotency-keys.repository.js';
 import { ServerId } from '../protocol/plane-api.js';
 import { CreateServerRequest, ListServersQuery, ServerView, UpdateServerRequest } from './server.js';
 import { ServersService } from './servers.service.js';
@@ -17,9 +19,22 @@ export class AdminServersController {
 
   @Post()
   @AdminOnly('admin:write')
-  @Answers(201, ServerView, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN', 'SERVER_EXISTS')
-  create(@Body({ schema: CreateServerRequest }) body: CreateServerRequest): Promise<ServerView> {
-    return this.servers.create(body);
+  @Idempotent()
+  @Answers(
+    201,
+    ServerView,
+    'VALIDATION_FAILED',
+    'UNAUTHENTICATED',
+    'FORBIDDEN',
+    'SERVER_EXISTS',
+    'IDEMPOTENCY_KEY_IN_USE',
+    'IDEMPOTENCY_KEY_REUSED',
+  )
+  create(
+    @Body({ schema: CreateServerRequest }) body: CreateServerRequest,
+    @CurrentNewResource() { id }: NewResource,
+  ): Promise<ServerView> {
+    return this.servers.create(body, id);
   }
 
   @Get()

@@ -22,8 +22,11 @@ export class ServerAdministrationRepository {
     @Inject(CONFIG) private readonly config: Config,
   ) {}
 
-  /** Announces a server; false when the id is taken. That of a deleted one is free: its row begins anew. */
-  async create(request: CreateServerRequest): Promise<boolean> {
+  /**
+   * Announces a server; false when the id is taken, unless by this very request (`creation`), as the audit log knows. That of
+   * a deleted one is free: its row begins anew.
+   */
+  async create(request: CreateServerRequest, creation: string): Promise<boolean> {
     const { config } = this;
     const { id, host, location, maxConcurrentTunnels } = request;
     const maxTunnels = maxConcurrentTunnels ?? config.MAX_TUNNELS_PER_SERVER;
@@ -38,8 +41,17 @@ export class ServerAdministrationRepository {
           port_min = NULL, port_max = NULL, deleted_at = NULL, created_at = now(), version = s.version + 1
         WHERE s.deleted_at IS NOT NULL
         RETURNING id)
-      ${auditInsert({ action: 'server.created', target: { type: 'server', id }, details: { host, location } }, Prisma.sql`created`)}`;
-    return created > 0;
+      ${auditInsert({ action: 'server.created', target: { type: 'server', id }, details: { host, location, creation } }, Prisma.sql`created`)}`;
+    if (created > 0) return true;
+    const before = await this.database.auditEntry.count({
+      where: {
+        action: 'server.created',
+        targetType: 'server',
+        targetId: id,
+        details: { path: ['creation'], equals: creation },
+      },
+    });
+    return before > 0;
   }
 
   /**

@@ -27,8 +27,8 @@ export class ServersService {
   ) {}
 
   /** @throws PlatformError SERVER_EXISTS */
-  async create(request: CreateServerRequest): Promise<ServerView> {
-    if (!(await this.administration.create(request))) throw new PlatformError('SERVER_EXISTS');
+  async create(request: CreateServerRequest, creation: string): Promise<ServerView> {
+    if (!(await this.administration.create(request, creation))) throw new PlatformError('SERVER_EXISTS');
     return this.get(request.id);
   }
 

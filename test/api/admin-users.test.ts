@@ -215,8 +215,8 @@ describe('a suspended account', () => {
       status: 200,
       body: { suspendedAt: null, suspendedReason: null },
     });
-    expect((await user.api.post('/api/v1/tunnels', {})).status).toBe(201);
     expect((await auditOf(user)).at(-1)).toMatchObject({ action: 'user.restored' });
+    expect((await user.api.post('/api/v1/tunnels', {})).status).toBe(201);
   });
 
   it('has no tunnel left although it opened some while it was suspended', async () => {

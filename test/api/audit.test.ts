@@ -46,7 +46,7 @@ describe('the audit log', () => {
         clientAddress: '127.0.0.1',
         userAgent: expect.stringMatching(/^tester\/1{193}$/),
         requestId: 'audit-test-0001',
-        details: { host: 'h.example.com', location: 'x' },
+        details: { host: 'h.example.com', location: 'x', creation: expect.any(String) },
       },
     ]);
   });

@@ -175,3 +175,28 @@ describe('keys', () => {
     expect(await count('bounded')).toBe(1);
   });
 });
+
+describe('keys and servers', () => {
+  it.each([
+    ['an API key', '/api/v1/auth/api-keys', { name: 'ci', scopes: ['tunnels:read'] }],
+    ['a server', '/api/v1/admin/servers', { id: 'announced-once', host: 'bore.example.com', location: 'eu' }],
+  ])('%s is created once, also when the backend died after it was', async (_, path, body) => {
+    const admin = await plane.admin();
+    const create = (key: string, what: object = body) =>
+      admin.send('POST', path, JSON.stringify(what), { 'content-type': 'application/json', 'idempotency-key': key });
+    const [first, ...others] = await Promise.all(Array.from({ length: 5 }, () => create('once')));
+    expect(first?.status).toBe(201);
+    for (const other of others) expect(other.text).toBe(first?.text);
+    // as it is left by a backend that has created it and not answered
+    await plane.database.query(
+      `UPDATE idempotency_keys SET sealed_answer = NULL, claimed_until = now() WHERE key = 'once' AND route LIKE $1`,
+      [`%${path}`],
+    );
+    const again = await create('once');
+    expect({ status: again.status, body: again.body }).toEqual({ status: 201, body: first?.body });
+    expect(await create('once', { ...body, ...('name' in body ? { name: 'x' } : { location: 'x' }) })).toMatchObject({
+      status: 422,
+      body: { code: 'IDEMPOTENCY_KEY_REUSED' },
+    });
+  });
+});

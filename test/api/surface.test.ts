@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
@@ -42,6 +42,15 @@ describe('the README', () => {
     const table = README.slice(README.indexOf('## Configuration of the backend'), README.indexOf('## bore-server'));
     const documented = [...table.matchAll(/`([A-Z][A-Z_]+)`/g)].map(([, name]) => name);
     expect(new Set(documented)).toEqual(new Set(read));
+  });
+});
+
+describe('docs/security.md', () => {
+  it('names tests that exist', () => {
+    const text = readFileSync(new URL('../../docs/security.md', import.meta.url), 'utf8');
+    const named = new Set([...text.matchAll(/`(test\/[\w/.-]+\.ts)`/g)].map(([, file = '']) => file));
+    expect(named.size).toBeGreaterThan(20);
+    for (const file of named) expect(existsSync(new URL(`../../${file}`, import.meta.url)), file).toBe(true);
   });
 });
 
