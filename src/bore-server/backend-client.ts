@@ -1,6 +1,6 @@
 import { z } from 'zod';
 
-import { type LocateRequest, LocateResponse } from '../protocol/peers.js';
+import { type LocateRequest, LocateResponse } from '../protocol/locate.js';
 import {
   type AuthorizeRequest,
   Grant,

@@ -7,8 +7,8 @@ import { z } from 'zod';
 /** A port that something listens on. */
 const Port = z.int().min(1).max(65_535);
 
-/** Where other bore-servers reach the peer port of one; the host is checked where it is configured. */
-export const PeerAddress = z.strictObject({ host: z.string().min(1).max(253), port: Port });
+/** Where other bore-servers reach the peer port of one: a host name or an IP address. */
+export const PeerAddress = z.strictObject({ host: z.string().regex(/^[a-zA-Z0-9.:-]{1,253}$/), port: Port });
 export type PeerAddress = z.infer<typeof PeerAddress>;
 
 /** Another bore-server of the same public name. Its public ports, both inclusive, are its own among them: they name it. */
@@ -26,20 +26,3 @@ export const PEERS_MAX = 500;
 /** The other bore-servers of a public name; told again when its version has changed. */
 export const PeerDirectory = z.object({ version: z.string().min(1).max(64), peers: z.array(Peer).max(PEERS_MAX) });
 export type PeerDirectory = z.infer<typeof PeerDirectory>;
-
-/**
- * A client said Hello(0), and no tunnel of this server answers: whose is it? Asked by a registered server that has a peer
- * port, of which only those answer that share its public name.
- */
-export const LocateRequest = z.strictObject({
-  serverId: z.string().max(63),
-  instanceId: z.guid(),
-  challenge: z.guid(),
-  /** The client's answer to the challenge, as sent. */
-  tag: z.string().max(256),
-});
-export type LocateRequest = z.infer<typeof LocateRequest>;
-
-/** The public port of the tunnel that answers: it names the server. */
-export const LocateResponse = z.object({ port: Port });
-export type LocateResponse = z.infer<typeof LocateResponse>;

@@ -3,7 +3,7 @@ import { ApiTags } from '@nestjs/swagger';
 
 import { Answers } from '../platform/http/answers.decorator.js';
 import { InternalOnly } from '../platform/http/route-metadata.js';
-import { LocateRequest, LocateResponse } from '../protocol/peers.js';
+import { LocateRequest, LocateResponse } from '../protocol/locate.js';
 import {
   AuthorizeRequest,
   Grant,

@@ -5,7 +5,7 @@ import { CONFIG, type Config } from '../platform/config/config.js';
 import { PlatformError } from '../platform/errors/error-register.js';
 import { LOGGER } from '../platform/logging/logger.js';
 import { verifyAnswer } from '../protocol/challenge.js';
-import type { LocateRequest, LocateResponse } from '../protocol/peers.js';
+import type { LocateRequest, LocateResponse } from '../protocol/locate.js';
 import type {
   AuthorizeRequest,
   Grant,
