@@ -35,6 +35,7 @@ export class RemoteHost {
 
   /** @param subnet third octet of 10.231.x.0/30, a suite's own */
   static async create(subnet: number): Promise<RemoteHost> {
+    await deleteLinksLeftAt(subnet);
     const name = `bore-${process.pid}-${subnet}`;
     const host = new RemoteHost(name, `bore${process.pid % 100_000}x${subnet}`, `10.231.${subnet}.1`);
     await run('ip', ['netns', 'add', name]);
@@ -66,4 +67,11 @@ export class RemoteHost {
   private async inside(args: readonly string[]): Promise<void> {
     await run(...this.command(args[0] ?? '', args.slice(1)));
   }
+}
+
+/** A run that was killed leaves its cables, and a second one of the same address would take what is meant for ours. */
+async function deleteLinksLeftAt(subnet: number): Promise<void> {
+  const { stdout } = await run('ip', ['-o', 'link']);
+  const links = [...stdout.matchAll(/ (bore\d+x(\d+))@/g)];
+  for (const [, link = '', at] of links) if (Number(at) === subnet) await run('ip', ['link', 'delete', link]);
 }
