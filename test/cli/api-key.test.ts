@@ -15,7 +15,8 @@ let localPort: number;
 beforeAll(async () => {
   platform = await Platform.start('127.0.7.9');
   localPort = await ownPort();
-  local = createServer((socket) => socket.end('hello')).listen(localPort, '127.0.0.1');
+  // a reset is one way for borectl to end its side
+  local = createServer((socket) => socket.on('error', () => undefined).end('hello')).listen(localPort, '127.0.0.1');
   await once(local, 'listening');
 });
 
@@ -35,6 +36,7 @@ it('opens, lists and removes tunnels without a login, and stores nothing', async
   program.shell['BORE_API_KEY'] = await newKey('tunnels:read', 'tunnels:write');
   const open = await program.open(localPort, '--name', 'by-key');
   const visitor = await connect(open.host, open.port);
+  visitor.on('error', () => undefined);
   expect(String((await once(visitor, 'data'))[0])).toBe('hello');
   expect((await program.run(['ls'])).stdout).toContain('by-key');
   expect(await program.run(['rm', 'by-key'])).toMatchObject({ code: 0, stderr: '' });
