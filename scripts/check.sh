@@ -20,5 +20,6 @@ step lint npm run -s lint
 step build npm run -s build
 step types npm run -s types
 [ -z "$failed" ] || echo "check: failed before the tests:$failed" >&2
+sh scripts/test-packages.sh
 vitest run || failed="$failed tests"
 [ -z "$failed" ]

@@ -1,9 +1,8 @@
-import { Body, Controller, Delete, Get, Param, Patch, Post, Query, Res } from '@nestjs/common';
-import { ApiHeader, ApiTags } from '@nestjs/swagger';
-import type { FastifyReply } from 'fastify';
+import { Body, Controller, Delete, Get, Param, Patch, Post, Query } from '@nestjs/common';
+import { ApiTags } from '@nestjs/swagger';
 
 import { Answers } from '../platform/http/answers.decorator.js';
-import { IfMatch, tagged } from '../platform/http/if-match.js';
+import { Conditional, IfMatch, type SeenVersions, Tagged, type Versioned, versioned } from '../platform/http/etag.js';
 import { type Page, pageOf } from '../platform/http/page.js';
 import { AdminOnly } from '../platform/http/route-metadata.js';
 import { CurrentNewResource, Idempotent } from '../platform/idempotency/idempotent.js';
@@ -46,25 +45,32 @@ export class AdminServersController {
 
   @Get(':id')
   @AdminOnly('admin:read')
+  @Tagged()
   @Answers(200, ServerView, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN', 'NOT_FOUND')
-  async get(
-    @Param('id', { schema: ServerId }) id: string,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<ServerView> {
-    return tagged(reply, await this.servers.get(id));
+  async get(@Param('id', { schema: ServerId }) id: string): Promise<Versioned<ServerView>> {
+    return versioned(await this.servers.get(id));
   }
 
   @Patch(':id')
   @AdminOnly('admin:write')
-  @ApiHeader({ name: 'If-Match', required: false, description: 'ETag of what the change is based on' })
-  @Answers(200, ServerView, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN', 'NOT_FOUND', 'PRECONDITION_FAILED')
+  @Conditional()
+  @Tagged()
+  @Answers(
+    200,
+    ServerView,
+    'VALIDATION_FAILED',
+    'UNAUTHENTICATED',
+    'FORBIDDEN',
+    'NOT_FOUND',
+    'PORT_RANGE_TAKEN',
+    'PRECONDITION_FAILED',
+  )
   async update(
     @Param('id', { schema: ServerId }) id: string,
-    @IfMatch() version: number | null,
+    @IfMatch() versions: SeenVersions,
     @Body({ schema: UpdateServerRequest }) body: UpdateServerRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<ServerView> {
-    return tagged(reply, await this.servers.update(id, version, body));
+  ): Promise<Versioned<ServerView>> {
+    return versioned(await this.servers.update(id, versions, body));
   }
 
   @Delete(':id')

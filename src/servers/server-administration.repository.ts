@@ -5,13 +5,17 @@ import { auditInsert } from '../audit/audit-log.repository.js';
 import { CONFIG, type Config } from '../platform/config/config.js';
 import { Database } from '../platform/database/database.js';
 import { Prisma } from '../platform/database/generated/client.js';
+import { matchesVersion, type SeenVersions } from '../platform/http/etag.js';
 import type { CreateServerRequest, UpdateServerRequest } from './server.js';
 
 /** A session of a tunnel that a change has ended, and where to end it on the wire. */
 const Fenced = z.object({ id: z.guid(), serverId: z.string(), adminUrl: z.string().nullable() });
 export type Fenced = z.infer<typeof Fenced>;
 
-const Updated = z.object({ outcome: z.enum(['updated', 'changed', 'not_found']), fenced: z.array(Fenced) });
+const Updated = z.object({
+  outcome: z.enum(['updated', 'changed', 'not_found', 'port_range_taken']),
+  fenced: z.array(Fenced),
+});
 const Deleted = z.object({ outcome: z.enum(['deleted', 'in_use', 'not_found']) });
 
 /** What administrators do to bore-servers: each in one statement, with its entry in the audit log. */
@@ -55,10 +59,11 @@ export class ServerAdministrationRepository {
   }
 
   /**
-   * Changes a server. `version`: that it must have, null: any. Disabling it takes its tunnels offline: their epochs grow,
-   * so that no heartbeat brings their sessions back. They keep their ports as tunnels do whose client is gone.
+   * Changes a server that has one of `versions`. Disabling it takes its tunnels offline: their epochs grow,
+   * so that no heartbeat brings their sessions back. They keep their ports as tunnels do whose client is gone. One that shares its
+   * public name takes no other name whose servers have its ports.
    */
-  async update(id: string, version: number | null, change: UpdateServerRequest): Promise<z.infer<typeof Updated>> {
+  async update(id: string, versions: SeenVersions, change: UpdateServerRequest): Promise<z.infer<typeof Updated>> {
     const { config } = this;
     const { host, location, maxBandwidthMbps, maxConcurrentTunnels: limit, disabled } = change;
     const assignments = [
@@ -86,16 +91,20 @@ export class ServerAdministrationRepository {
       Updated,
       Prisma.sql`
         WITH known AS MATERIALIZED (SELECT id FROM servers WHERE id = ${id} AND deleted_at IS NULL),
+          claim AS MATERIALIZED (SELECT (
+            SELECT claim_port_range(s.id, ${host ?? null}, s.host, s.port_min, s.port_max) FROM servers s
+            WHERE s.id = ${id} AND ${host !== undefined} AND s.peer_host IS NOT NULL AND ${matchesVersion(versions, Prisma.sql`s.version`)}) AS holder),
           changed AS (
-            UPDATE servers s SET ${Prisma.join(assignments)}
-            WHERE s.id = ${id} AND s.deleted_at IS NULL AND s.version = coalesce(${version}::int, s.version)
+            UPDATE servers s SET ${Prisma.join(assignments)} FROM claim
+            WHERE s.id = ${id} AND s.deleted_at IS NULL AND claim.holder IS NULL AND ${matchesVersion(versions, Prisma.sql`s.version`)}
             RETURNING s.id, s.admin_url),
           fenced AS (
             UPDATE tunnels t SET state = 'offline', epoch = t.epoch + 1, idle_deadline = now() + make_interval(secs => ${config.OFFLINE_TUNNEL_SECONDS}::int)
             FROM changed WHERE ${disabled === true} AND t.server_id = changed.id AND t.state = 'active'
             RETURNING t.id, t.server_id AS "serverId", changed.admin_url AS "adminUrl"),
           audited AS (${audit})
-        SELECT CASE WHEN EXISTS (SELECT FROM changed) THEN 'updated' WHEN EXISTS (SELECT FROM known) THEN 'changed' ELSE 'not_found' END AS outcome,
+        SELECT CASE WHEN EXISTS (SELECT FROM changed) THEN 'updated' WHEN (SELECT holder FROM claim) IS NOT NULL THEN 'port_range_taken'
+            WHEN EXISTS (SELECT FROM known) THEN 'changed' ELSE 'not_found' END AS outcome,
           (SELECT coalesce(jsonb_agg(to_jsonb(fenced)), '[]') FROM fenced) AS fenced`,
     );
     if (!updated) throw new Error('an update returned no row');

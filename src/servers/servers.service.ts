@@ -1,6 +1,7 @@
 import { Injectable } from '@nestjs/common';
 
 import { PlatformError } from '../platform/errors/error-register.js';
+import type { SeenVersions } from '../platform/http/etag.js';
 import { cutPage, keyOfCursor, type Page } from '../platform/http/page.js';
 import { ServerId } from '../protocol/plane-api.js';
 import { BoreServerClient } from './bore-server-client.js';
@@ -41,11 +42,12 @@ export class ServersService {
 
   /**
    * Changes a server; disabling it ends its sessions, on the wire too.
-   * @throws PlatformError NOT_FOUND, PRECONDITION_FAILED
+   * @throws PlatformError NOT_FOUND, PORT_RANGE_TAKEN, PRECONDITION_FAILED
    */
-  async update(id: string, version: number | null, change: UpdateServerRequest): Promise<ServerView> {
-    const { outcome, fenced } = await this.administration.update(id, version, change);
+  async update(id: string, versions: SeenVersions, change: UpdateServerRequest): Promise<ServerView> {
+    const { outcome, fenced } = await this.administration.update(id, versions, change);
     if (outcome === 'not_found') throw new PlatformError('NOT_FOUND');
+    if (outcome === 'port_range_taken') throw new PlatformError('PORT_RANGE_TAKEN');
     if (outcome === 'changed') throw new PlatformError('PRECONDITION_FAILED');
     for (let i = 0; i < fenced.length; i += ORDERS_AT_ONCE) {
       const told = await Promise.all(

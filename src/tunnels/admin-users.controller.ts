@@ -1,10 +1,9 @@
-import { Body, Controller, Get, Param, Patch, Query, Res } from '@nestjs/common';
-import { ApiHeader, ApiTags } from '@nestjs/swagger';
-import type { FastifyReply } from 'fastify';
+import { Body, Controller, Get, Param, Patch, Query } from '@nestjs/common';
+import { ApiTags } from '@nestjs/swagger';
 import { z } from 'zod';
 
 import { Answers } from '../platform/http/answers.decorator.js';
-import { IfMatch, tagged } from '../platform/http/if-match.js';
+import { Conditional, IfMatch, type SeenVersions, Tagged, type Versioned, versioned } from '../platform/http/etag.js';
 import { type Page, pageOf } from '../platform/http/page.js';
 import { AdminOnly, type Caller, CurrentCaller } from '../platform/http/route-metadata.js';
 import { AdminUserView, ListUsersQuery, UpdateUserRequest } from '../users/admin-user.js';
@@ -24,17 +23,16 @@ export class AdminUsersController {
 
   @Get(':id')
   @AdminOnly('admin:read')
+  @Tagged()
   @Answers(200, AdminUserView, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN', 'NOT_FOUND')
-  async get(
-    @Param('id', { schema: z.guid() }) id: string,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<AdminUserView> {
-    return tagged(reply, await this.administration.getUser(id));
+  async get(@Param('id', { schema: z.guid() }) id: string): Promise<Versioned<AdminUserView>> {
+    return versioned(await this.administration.getUser(id));
   }
 
   @Patch(':id')
   @AdminOnly('admin:write')
-  @ApiHeader({ name: 'If-Match', required: false, description: 'ETag of what the change is based on' })
+  @Conditional()
+  @Tagged()
   @Answers(
     200,
     AdminUserView,
@@ -48,10 +46,9 @@ export class AdminUsersController {
   async update(
     @CurrentCaller() caller: Caller,
     @Param('id', { schema: z.guid() }) id: string,
-    @IfMatch() version: number | null,
+    @IfMatch() versions: SeenVersions,
     @Body({ schema: UpdateUserRequest }) body: UpdateUserRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<AdminUserView> {
-    return tagged(reply, await this.administration.updateUser(caller, id, version, body));
+  ): Promise<Versioned<AdminUserView>> {
+    return versioned(await this.administration.updateUser(caller, id, versions, body));
   }
 }

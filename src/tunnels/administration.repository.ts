@@ -5,6 +5,7 @@ import type { AuditAction } from '../audit/audit-action.js';
 import { auditInsert } from '../audit/audit-log.repository.js';
 import { Database } from '../platform/database/database.js';
 import { Prisma } from '../platform/database/generated/client.js';
+import { matchesVersion, type SeenVersions } from '../platform/http/etag.js';
 import type { UpdateUserRequest } from '../users/admin-user.js';
 
 /** What was closed, and where it must be ended on the wire. */
@@ -34,15 +35,18 @@ const withClosed = (details: object) =>
 export class AdministrationRepository {
   constructor(private readonly database: Database) {}
 
-  /** Changes an account; suspending it closes its tunnels. `version`: that it must have, null: any. */
-  async updateUser(actorId: string, id: string, version: number | null, change: UpdateUserRequest): Promise<Decided> {
+  /** Changes an account that has one of `versions`; suspending it closes its tunnels. */
+  async updateUser(actorId: string, id: string, versions: SeenVersions, change: UpdateUserRequest): Promise<Decided> {
     const { plan = null, role = null, name = null, suspended } = change;
     const suspension = suspended === false ? undefined : suspended;
     const action: AuditAction = suspension ? 'user.suspended' : suspended === false ? 'user.restored' : 'user.updated';
     const details = withClosed({ ...change, suspended: undefined, ...suspension });
+    // the function compares it again, under the account's lock; no version is negative
+    const seen = Prisma.sql`SELECT version FROM users WHERE id = ${id}::uuid AND ${matchesVersion(versions)}`;
+    const expected = versions === undefined ? Prisma.sql`NULL::int` : Prisma.sql`coalesce((${seen}), -1)`;
     return this.decide(
       Prisma.sql`administer_user(
-        ${actorId}::uuid, ${id}::uuid, ${version}::int, ${plan}::plan, ${role}::role, ${name}::text,
+        ${actorId}::uuid, ${id}::uuid, ${expected}, ${plan}::plan, ${role}::role, ${name}::text,
         ${suspended === undefined ? null : suspension !== undefined}::boolean, ${suspension?.reason ?? null}::text, ${suspension?.quarantineHours ?? 0}::int)`,
       auditInsert({ action, target: { type: 'user', id }, userId: id, details }, UPDATED),
     );

@@ -2,6 +2,7 @@ import { Inject, Injectable } from '@nestjs/common';
 
 import { CONFIG, type Config } from '../platform/config/config.js';
 import { PlatformError } from '../platform/errors/error-register.js';
+import type { SeenVersions } from '../platform/http/etag.js';
 import { cutPage, keyOfCursor, type Page } from '../platform/http/page.js';
 import type { Caller } from '../platform/http/route-metadata.js';
 import { BoreServerClient } from '../servers/bore-server-client.js';
@@ -59,10 +60,10 @@ export class AdministrationService {
   async updateUser(
     caller: Caller,
     id: string,
-    version: number | null,
+    versions: SeenVersions,
     change: UpdateUserRequest,
   ): Promise<AdminUserView> {
-    await this.apply(await this.administration.updateUser(caller.userId, id, version, change));
+    await this.apply(await this.administration.updateUser(caller.userId, id, versions, change));
     return this.getUser(id);
   }
 

@@ -70,6 +70,19 @@ describe('a change of a server', () => {
     expect((await patch('changed', body, user)).status).toBe(403);
   });
 
+  it('is not hidden by an ETag: what bore-servers and tunnels change is shown to who has read it before', async () => {
+    const server = await newServer('busy');
+    const etag = (await get('busy')).headers.get('etag') ?? '';
+    await newSession(server);
+    const again = await admin.send('GET', path('busy'), undefined, { 'if-none-match': etag });
+    expect(again).toMatchObject({ status: 200, body: { openTunnels: 1 } });
+    // and it is no change that a PATCH must not be based on
+    expect(
+      (await patch('busy', { location: 'busy' }, admin, { 'if-match': `"999-0000000000000000", ${etag}` })).status,
+    ).toBe(200);
+    expect((await patch('busy', { location: 'busy' }, admin, { 'if-match': etag })).status).toBe(412);
+  });
+
   it('is one of 20 at the same time, on two backends, that are based on the same version', async () => {
     const server = await newServer('contested');
     const etag = (await get('contested')).headers.get('etag') ?? '';

@@ -181,3 +181,26 @@ describe('a client that named no port', () => {
     expect(performance.now() - began).toBeLessThan(1_000);
   });
 });
+
+describe('an administrator who gives a server another name', () => {
+  it('is refused the name of a server with the same ports, and by nothing else', async () => {
+    const admin = await plane.admin();
+    const rename = (server: PlaneClient, host: string) =>
+      admin.patch(`/api/v1/admin/servers/${server.serverId}`, { host });
+    const [mine, theirs] = [newName(), newName()];
+    const [one, other, apart] = [newServer(11_000, 11_099), newServer(11_050, 11_149), newServer(11_200, 11_299)];
+    for (const [server, name] of [
+      [one, mine],
+      [other, theirs],
+      [apart, theirs],
+    ] as const)
+      expect((await join(server, name)).status).toBe(200);
+    expect(await rename(one, theirs)).toMatchObject({ status: 409, body: { code: 'PORT_RANGE_TAKEN' } });
+    expect((await admin.get(`/api/v1/admin/servers/${one.serverId}`)).body.host).toBe(mine);
+    expect(await rename(apart, mine)).toMatchObject({ status: 200, body: { host: mine } });
+    // its own ports are in nobody's way, also under the name that it has
+    expect((await rename(one, mine)).status).toBe(200);
+    await loseLease(other);
+    expect((await rename(one, theirs)).status).toBe(200);
+  });
+});

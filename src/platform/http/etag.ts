@@ -31,6 +31,12 @@ export interface Versioned<T> {
   readonly version: number;
   readonly view: T;
 }
+
+/** A view that shows the version of its row. */
+export function versioned<T extends { readonly version: number }>(view: T): Versioned<T> {
+  return { version: view.version, view };
+}
+
 const Answer = z.object({ version: z.int(), view: z.unknown() });
 
 /** Versions that a caller has seen and wants to change; undefined: whichever there is. */
