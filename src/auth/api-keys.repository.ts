@@ -39,6 +39,8 @@ export type OpenKey = z.output<typeof OpenKey>;
 interface NewApiKey {
   readonly id: string;
   readonly userId: string;
+  /** The login that makes it. */
+  readonly sessionId: string;
   readonly name: string;
   readonly hash: Uint8Array;
   readonly scopes: readonly ApiKeyScope[];
@@ -61,10 +63,19 @@ export class ApiKeysRepository {
   constructor(private readonly database: Database) {}
 
   /**
-   * `null` when the account has as many open keys as it may have, or may not have such a key. Counted under the account's
-   * lock: of two requests for the last one, one gets it. One that exists under this id and hash has been created before.
+   * `null` when the account has as many open keys as it may have, may not have such a key, or its login has ended. Under the
+   * account's lock, which whatever ends all logins takes too: of two requests for the last one, one gets it. One that exists under this id and hash has been created before.
    */
-  async create({ id, userId, name, hash, scopes, expiresAt, forAdmin }: NewApiKey): Promise<ApiKeyRow | null> {
+  async create({
+    id,
+    userId,
+    sessionId,
+    name,
+    hash,
+    scopes,
+    expiresAt,
+    forAdmin,
+  }: NewApiKey): Promise<ApiKeyRow | null> {
     const event = {
       action: 'api_key.created',
       target: { type: 'api_key', id },
@@ -79,6 +90,7 @@ export class ApiKeysRepository {
           SELECT ${id}::uuid, u.id, ${name}, ${hash}, ${scopes}::text[], ${expiresAt}::timestamptz
           FROM users u
           WHERE u.id = ${userId}::uuid AND u.suspended_at IS NULL AND (u.role = 'admin' OR NOT ${forAdmin})
+            AND EXISTS (SELECT FROM auth_sessions s WHERE s.id = ${sessionId}::uuid AND s.user_id = u.id AND s.ended_at IS NULL)
             AND (SELECT count(*) FROM api_keys k WHERE k.user_id = u.id AND ${OPEN}) < ${OPEN_KEYS_MAX}
           ON CONFLICT (id) DO NOTHING
           RETURNING *

@@ -9,14 +9,18 @@ import type { Caller, LoggedIn } from '../platform/http/route-metadata.js';
 import type { NewResource } from '../platform/idempotency/idempotency-keys.repository.js';
 import { apiKeyOf, hashApiKeySecret, parseApiKey } from './api-key.js';
 import { type ApiKeyView, type CreateApiKeyRequest, type CreatedApiKey, viewApiKey } from './api-key.schemas.js';
+import { AuthSessionsRepository } from './auth-sessions.repository.js';
 import { ApiKeysRepository } from './api-keys.repository.js';
 
 /** Makes, lists and revokes API keys, and finds out who comes with one. */
 @Injectable()
 export class ApiKeysService {
-  constructor(private readonly keys: ApiKeysRepository) {}
+  constructor(
+    private readonly keys: ApiKeysRepository,
+    private readonly sessions: AuthSessionsRepository,
+  ) {}
 
-  /** @throws PlatformError FORBIDDEN, API_KEY_LIMIT */
+  /** @throws PlatformError FORBIDDEN, API_KEY_LIMIT, UNAUTHENTICATED: the login has ended meanwhile */
   async create(
     caller: LoggedIn,
     { name, scopes, expiresAt }: CreateApiKeyRequest,
@@ -28,10 +32,20 @@ export class ApiKeysService {
       throw new PlatformError('FORBIDDEN', { detail: 'Scopes of admin: are for administrators' });
     }
     const hash = hashApiKeySecret(secret);
-    const { userId } = caller;
-    const row = await this.keys.create({ id, userId, name, hash, scopes, expiresAt: expiresAt ?? null, forAdmin });
-    if (!row) throw new PlatformError('API_KEY_LIMIT');
-    return { ...viewApiKey(row), key };
+    const { userId, sessionId } = caller;
+    const row = await this.keys.create({
+      id,
+      userId,
+      sessionId,
+      name,
+      hash,
+      scopes,
+      expiresAt: expiresAt ?? null,
+      forAdmin,
+    });
+    if (row) return { ...viewApiKey(row), key };
+    const isAlive = await this.sessions.findAlive(sessionId, userId);
+    throw new PlatformError(isAlive ? 'API_KEY_LIMIT' : 'UNAUTHENTICATED');
   }
 
   async list({ userId }: LoggedIn, { limit, cursor }: PageQuery): Promise<Page<ApiKeyView>> {

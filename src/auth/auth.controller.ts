@@ -59,8 +59,9 @@ export class AuthController {
   changePassword(
     @CurrentLogin() caller: LoggedIn,
     @Body({ schema: ChangePasswordRequest }) body: ChangePasswordRequest,
+    @Ip() ip: string,
   ): Promise<void> {
-    return this.passwords.change(caller, body);
+    return this.passwords.change(caller, body, ip);
   }
 
   @Get('me')

@@ -16,7 +16,7 @@ const DAY = 24 * HOUR;
 const FAMILIAR_SECONDS = 30 * DAY;
 
 /** What may be wrong with the password, or would say that it is right: these answers stay counted. */
-const GUESSES: ReadonlySet<ErrorCode> = new Set(['INVALID_CREDENTIALS', 'ACCOUNT_SUSPENDED']);
+const GUESSES: ReadonlySet<ErrorCode> = new Set(['INVALID_CREDENTIALS', 'CURRENT_PASSWORD_WRONG', 'ACCOUNT_SUSPENDED']);
 
 /**
  * Makes guessing one account's password slow, and locks nobody out of their account (OWASP ASVS 5.0, 6.1.1 and 6.3.1).
@@ -38,10 +38,10 @@ export class LoginAttempts {
   ) {}
 
   /**
-   * Runs `login` as one attempt at the account of `email`, from the address `ip`.
-   * @throws PlatformError TOO_MANY_REQUESTS before anything was done; else what `login` throws
+   * Runs `check`, of a login or of a current password, as one attempt at the account of `email`, from the address `ip`.
+   * @throws PlatformError TOO_MANY_REQUESTS before anything was done; else what `check` throws
    */
-  async watch<T>(email: string, ip: string, login: () => Promise<T>): Promise<T> {
+  async watch<T>(email: string, ip: string, check: () => Promise<T>): Promise<T> {
     // e-mails are of any length and nobody else's business
     const account = `{login:${createHash('sha256').update(email).digest('base64url')}}`;
     const address = limitedAddressOf(ip);
@@ -53,7 +53,7 @@ export class LoginAttempts {
     const taken = await this.counters.take(windows);
     if (!taken.granted) throw new PlatformError('TOO_MANY_REQUESTS', { retryAfter: retryAfterOf(taken) });
     try {
-      const result = await login();
+      const result = await check();
       await Promise.all([
         this.counters.giveBack(windows.slice(own.length)),
         this.counters.clear(own),

@@ -5,6 +5,7 @@ import { PlatformError } from '../platform/errors/error-register.js';
 import type { LoggedIn } from '../platform/http/route-metadata.js';
 import { UsersRepository } from '../users/users.repository.js';
 import type { ChangePasswordRequest } from './auth.schemas.js';
+import { LoginAttempts } from './login-attempts.js';
 import { PasswordHasher } from './password-hasher.js';
 import { weaknessOf } from './password-policy.js';
 import { PasswordsRepository } from './passwords.repository.js';
@@ -13,16 +14,24 @@ import { PasswordsRepository } from './passwords.repository.js';
 @Injectable()
 export class PasswordsService {
   constructor(
+    private readonly attempts: LoginAttempts,
     private readonly audit: AuditLogRepository,
     private readonly users: UsersRepository,
     private readonly hasher: PasswordHasher,
     private readonly passwords: PasswordsRepository,
   ) {}
 
-  /** @throws PlatformError VALIDATION_FAILED, CURRENT_PASSWORD_WRONG */
-  async change(caller: LoggedIn, { currentPassword, newPassword }: ChangePasswordRequest): Promise<void> {
+  /**
+   * @param ip of the caller: whoever found a login left open guesses no faster than at the door
+   * @throws PlatformError VALIDATION_FAILED, CURRENT_PASSWORD_WRONG, TOO_MANY_REQUESTS
+   */
+  async change(caller: LoggedIn, request: ChangePasswordRequest, ip: string): Promise<void> {
+    refuseWeakPassword('newPassword', request.newPassword, caller.email);
+    await this.attempts.watch(caller.email, ip, () => this.replace(caller, request));
+  }
+
+  private async replace(caller: LoggedIn, { currentPassword, newPassword }: ChangePasswordRequest): Promise<void> {
     const { userId, sessionId, email } = caller;
-    refuseWeakPassword('newPassword', newPassword, email);
     const oldHash = (await this.users.findByEmail(email))?.passwordHash ?? null;
     if (!(await this.hasher.verify(oldHash, currentPassword)) || oldHash === null) {
       // a session that was left open is no password: who tries some is in the log

@@ -200,6 +200,27 @@ describe('an API key', () => {
   });
 });
 
+describe('a key that is made while its account’s logins end', () => {
+  it.each([
+    ['all at once', (login: Api) => login.post('/api/v1/auth/logout-all', undefined)],
+    ['this one', (login: Api) => login.post('/api/v1/auth/logout', undefined)],
+  ])('(%s) is not made: who has lost the login has no key to come back with', async (_, end) => {
+    const { id, login } = await newAccount();
+    let ending: Promise<unknown> | undefined;
+    let making: ReturnType<typeof newKey> | undefined;
+    await inTransaction(database, async (client) => {
+      await client.query('SELECT FROM users WHERE id = $1 FOR UPDATE', [id]);
+      ending = end(login);
+      await Promise.race([ending, somebodyWaits(database)]);
+      making = newKey(login.at(backends[1].url));
+      await Promise.race([making, somebodyWaits(database, 2)]);
+    });
+    await ending;
+    expect(await making).toMatchObject({ status: 401, body: { code: 'UNAUTHENTICATED' } });
+    expect(await database.query('SELECT FROM api_keys WHERE user_id = $1', [id])).toEqual([]);
+  });
+});
+
 describe('a key that is none', () => {
   it('is refused for each of its reasons', async () => {
     const { login } = await newAccount();

@@ -5,7 +5,6 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Api } from '../harness/api.js';
 import { type Backend, startBackend } from '../harness/backend.js';
 import { createDatabase, type TestDatabase } from '../harness/database.js';
-import { until } from '../harness/until.js';
 import { inTransaction, somebodyWaits } from './transaction.js';
 
 const PASSWORD = 'correct horse battery';
@@ -213,23 +212,13 @@ describe('a change of the password', () => {
   it('ends a login that began while it waited', async () => {
     const email = newEmail();
     const { accessToken } = (await signup(PASSWORD, email)).body;
-    const waiting = async (n: number) =>
-      until(
-        async () =>
-          (
-            await database.query(
-              `SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`,
-            )
-          ).length >= n,
-        `${n} wait for the account`,
-      );
     let both: Promise<[Awaited<ReturnType<typeof login>>, Awaited<ReturnType<typeof change>>]> | undefined;
     await inTransaction(database, async (client) => {
       await client.query('SELECT FROM users WHERE email = $1 FOR UPDATE', [email]);
       const late = login(email, PASSWORD, other);
-      await waiting(1);
+      await somebodyWaits(database);
       both = Promise.all([late, change(accessToken, PASSWORD, NEXT)]);
-      await waiting(2);
+      await somebodyWaits(database, 2);
     });
     const [late, changed] = (await both) ?? [];
     expect(changed?.status).toBe(204);

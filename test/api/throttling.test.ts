@@ -80,6 +80,16 @@ describe('guessing the password of an account', { timeout: 120_000 }, () => {
     expect(await login('198.51.100.1')).toMatchObject({ status: 429, body: { code: 'TOO_MANY_REQUESTS' } });
   });
 
+  it('as the current password of a change counts with the others, however the guesser is logged in', async () => {
+    const { body } = await login('192.0.2.1');
+    const guesser = from('198.51.100.1').withToken(body.accessToken);
+    const change = () =>
+      guesser.post('/api/v1/auth/password', { currentPassword: 'a wrong one', newPassword: 'staple of another horse' });
+    const answers = await Promise.all(Array.from({ length: 25 }, change));
+    expect(statuses(answers)).toEqual({ 403: 5, 429: 20 });
+    expect((await guess('198.51.100.1')).status).toBe(429);
+  });
+
   it('in parallel is no better: the attempt is taken before the password is looked at', async () => {
     const answers = await Promise.all(Array.from({ length: 150 }, () => guess('198.51.100.1')));
     // no 503: so many passwords to hash would have been too many

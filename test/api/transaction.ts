@@ -15,8 +15,8 @@ export async function inTransaction(database: TestDatabase, work: (client: pg.Cl
   }
 }
 
-/** Resolves when somebody waits for a lock in this database. */
-export async function somebodyWaits(database: TestDatabase): Promise<void> {
+/** Resolves when so many wait for a lock in this database. */
+export async function somebodyWaits(database: TestDatabase, count = 1): Promise<void> {
   const waiting = `SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`;
-  await until(async () => (await database.query(waiting)).length > 0, 'somebody waits for a lock');
+  await until(async () => (await database.query(waiting)).length >= count, `${count} wait for a lock`);
 }
