@@ -14,7 +14,7 @@ export class AuditController {
 
   @Get()
   @AdminOnly('admin:read')
-  @Answers(200, pageOf(AuditEntryView), 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN')
+  @Answers(200, pageOf(AuditEntryView))
   async list(@Query({ schema: ListAuditQuery }) query: ListAuditQuery): Promise<Page<AuditEntryView>> {
     const before = query.cursor === undefined ? undefined : keyOfCursor(query.cursor, AuditKey);
     return cutPage(await this.entries.list(query, before), query.limit);

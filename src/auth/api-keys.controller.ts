@@ -19,17 +19,7 @@ export class ApiKeysController {
   @LoginOnly()
   @Idempotent()
   @Header('cache-control', 'no-store')
-  @Answers(
-    201,
-    CreatedApiKey,
-    'VALIDATION_FAILED',
-    'UNAUTHENTICATED',
-    'FORBIDDEN',
-    'LOGIN_REQUIRED',
-    'API_KEY_LIMIT',
-    'IDEMPOTENCY_KEY_IN_USE',
-    'IDEMPOTENCY_KEY_REUSED',
-  )
+  @Answers(201, CreatedApiKey, 'FORBIDDEN', 'API_KEY_LIMIT')
   create(
     @CurrentLogin() caller: LoggedIn,
     @Body({ schema: CreateApiKeyRequest }) body: CreateApiKeyRequest,
@@ -40,14 +30,14 @@ export class ApiKeysController {
 
   @Get()
   @LoginOnly()
-  @Answers(200, ApiKeyPage, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'LOGIN_REQUIRED')
+  @Answers(200, ApiKeyPage)
   list(@CurrentLogin() caller: LoggedIn, @Query({ schema: PageQuery }) query: PageQuery): Promise<Page<ApiKeyView>> {
     return this.keys.list(caller, query);
   }
 
   @Delete(':id')
   @LoginOnly()
-  @Answers(204, null, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'LOGIN_REQUIRED', 'NOT_FOUND')
+  @Answers(204, null, 'NOT_FOUND')
   revoke(@CurrentLogin() caller: LoggedIn, @Param('id', { schema: z.guid() }) id: string): Promise<void> {
     return this.keys.revoke(caller, id);
   }

@@ -21,7 +21,7 @@ export class AuthController {
   @Public()
   @Limited('signup')
   @Header('cache-control', 'no-store')
-  @Answers(201, TokenPair, 'VALIDATION_FAILED', 'EMAIL_TAKEN', 'TOO_MANY_REQUESTS', 'UNAVAILABLE')
+  @Answers(201, TokenPair, 'EMAIL_TAKEN')
   signup(@Body({ schema: SignupRequest }) body: SignupRequest): Promise<TokenPair> {
     return this.auth.signup(body);
   }
@@ -30,15 +30,7 @@ export class AuthController {
   @Public()
   @Limited('login')
   @Header('cache-control', 'no-store')
-  @Answers(
-    200,
-    TokenPair,
-    'VALIDATION_FAILED',
-    'INVALID_CREDENTIALS',
-    'ACCOUNT_SUSPENDED',
-    'TOO_MANY_REQUESTS',
-    'UNAVAILABLE',
-  )
+  @Answers(200, TokenPair, 'INVALID_CREDENTIALS', 'ACCOUNT_SUSPENDED')
   login(@Body({ schema: LoginRequest }) body: LoginRequest, @Ip() ip: string): Promise<TokenPair> {
     return this.auth.login(body, ip);
   }
@@ -47,7 +39,7 @@ export class AuthController {
   @Public()
   @Limited('refresh')
   @Header('cache-control', 'no-store')
-  @Answers(200, TokenPair, 'VALIDATION_FAILED', 'INVALID_REFRESH_TOKEN', 'TOO_MANY_REQUESTS')
+  @Answers(200, TokenPair, 'INVALID_REFRESH_TOKEN')
   refresh(@Body({ schema: RefreshRequest }) { refreshToken }: RefreshRequest): Promise<TokenPair> {
     return this.auth.refresh(refreshToken);
   }
@@ -55,7 +47,7 @@ export class AuthController {
   @Post('password')
   @LoginOnly()
   @Limited('password')
-  @Answers(204, null, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'CURRENT_PASSWORD_WRONG', 'LOGIN_REQUIRED', 'UNAVAILABLE')
+  @Answers(204, null, 'CURRENT_PASSWORD_WRONG')
   changePassword(
     @CurrentLogin() caller: LoggedIn,
     @Body({ schema: ChangePasswordRequest }) body: ChangePasswordRequest,
@@ -66,7 +58,7 @@ export class AuthController {
 
   @Get('me')
   @LoginOnly()
-  @Answers(200, UserView, 'UNAUTHENTICATED', 'LOGIN_REQUIRED')
+  @Answers(200, UserView)
   me(@CurrentLogin() { userId, ...account }: LoggedIn): UserView {
     return { id: userId, ...account };
   }

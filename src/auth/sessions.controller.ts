@@ -15,28 +15,28 @@ export class SessionsController {
 
   @Post('logout')
   @LoginOnly()
-  @Answers(204, null, 'UNAUTHENTICATED', 'LOGIN_REQUIRED')
+  @Answers(204, null)
   logout(@CurrentLogin() caller: LoggedIn): Promise<void> {
     return this.sessions.logout(caller);
   }
 
   @Post('logout-all')
   @LoginOnly()
-  @Answers(204, null, 'UNAUTHENTICATED', 'LOGIN_REQUIRED')
+  @Answers(204, null)
   logoutAll(@CurrentLogin() caller: LoggedIn): Promise<void> {
     return this.sessions.logoutAll(caller);
   }
 
   @Get('sessions')
   @LoginOnly()
-  @Answers(200, SessionPage, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'LOGIN_REQUIRED')
+  @Answers(200, SessionPage)
   list(@CurrentLogin() caller: LoggedIn, @Query({ schema: PageQuery }) query: PageQuery): Promise<Page<SessionView>> {
     return this.sessions.list(caller, query);
   }
 
   @Delete('sessions/:id')
   @LoginOnly()
-  @Answers(204, null, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'LOGIN_REQUIRED', 'NOT_FOUND')
+  @Answers(204, null, 'NOT_FOUND')
   end(@CurrentLogin() caller: LoggedIn, @Param('id', { schema: z.guid() }) id: string): Promise<void> {
     return this.sessions.end(caller, id);
   }

@@ -13,7 +13,7 @@ export class CapacityController {
 
   @Get()
   @AccountOnly('capacity:read')
-  @Answers(200, CapacityView, 'UNAUTHENTICATED')
+  @Answers(200, CapacityView)
   show(): Promise<CapacityView> {
     return this.capacity.show();
   }

@@ -13,14 +13,14 @@ export class FleetController {
 
   @Get('capacity')
   @AdminOnly('admin:read')
-  @Answers(200, AdminCapacityView, 'UNAUTHENTICATED', 'FORBIDDEN')
+  @Answers(200, AdminCapacityView, 'FORBIDDEN')
   showCapacity(): Promise<AdminCapacityView> {
     return this.fleet.showCapacity();
   }
 
   @Get('fleet')
   @AdminOnly('admin:read')
-  @Answers(200, FleetView, 'UNAUTHENTICATED', 'FORBIDDEN')
+  @Answers(200, FleetView, 'FORBIDDEN')
   showFleet(): Promise<FleetView> {
     return this.fleet.showFleet();
   }

@@ -19,16 +19,7 @@ export class AdminServersController {
   @Post()
   @AdminOnly('admin:write')
   @Idempotent()
-  @Answers(
-    201,
-    ServerView,
-    'VALIDATION_FAILED',
-    'UNAUTHENTICATED',
-    'FORBIDDEN',
-    'SERVER_EXISTS',
-    'IDEMPOTENCY_KEY_IN_USE',
-    'IDEMPOTENCY_KEY_REUSED',
-  )
+  @Answers(201, ServerView, 'SERVER_EXISTS')
   create(
     @Body({ schema: CreateServerRequest }) body: CreateServerRequest,
     @CurrentNewResource() { id }: NewResource,
@@ -38,7 +29,7 @@ export class AdminServersController {
 
   @Get()
   @AdminOnly('admin:read')
-  @Answers(200, pageOf(ServerView), 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN')
+  @Answers(200, pageOf(ServerView))
   list(@Query({ schema: ListServersQuery }) query: ListServersQuery): Promise<Page<ServerView>> {
     return this.servers.list(query);
   }
@@ -46,7 +37,7 @@ export class AdminServersController {
   @Get(':id')
   @AdminOnly('admin:read')
   @Tagged()
-  @Answers(200, ServerView, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN', 'NOT_FOUND')
+  @Answers(200, ServerView, 'NOT_FOUND')
   async get(@Param('id', { schema: ServerId }) id: string): Promise<Versioned<ServerView>> {
     return versioned(await this.servers.get(id));
   }
@@ -55,16 +46,7 @@ export class AdminServersController {
   @AdminOnly('admin:write')
   @Conditional()
   @Tagged()
-  @Answers(
-    200,
-    ServerView,
-    'VALIDATION_FAILED',
-    'UNAUTHENTICATED',
-    'FORBIDDEN',
-    'NOT_FOUND',
-    'PORT_RANGE_TAKEN',
-    'PRECONDITION_FAILED',
-  )
+  @Answers(200, ServerView, 'NOT_FOUND', 'PORT_RANGE_TAKEN')
   async update(
     @Param('id', { schema: ServerId }) id: string,
     @IfMatch() versions: SeenVersions,
@@ -75,21 +57,21 @@ export class AdminServersController {
 
   @Delete(':id')
   @AdminOnly('admin:write')
-  @Answers(204, null, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN', 'NOT_FOUND', 'SERVER_IN_USE')
+  @Answers(204, null, 'NOT_FOUND', 'SERVER_IN_USE')
   delete(@Param('id', { schema: ServerId }) id: string): Promise<void> {
     return this.servers.delete(id);
   }
 
   @Post(':id/drain')
   @AdminOnly('admin:write')
-  @Answers(200, ServerView, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN', 'NOT_FOUND')
+  @Answers(200, ServerView, 'NOT_FOUND')
   drain(@Param('id', { schema: ServerId }) id: string): Promise<ServerView> {
     return this.servers.drain(id, true);
   }
 
   @Post(':id/undrain')
   @AdminOnly('admin:write')
-  @Answers(200, ServerView, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN', 'NOT_FOUND')
+  @Answers(200, ServerView, 'NOT_FOUND')
   undrain(@Param('id', { schema: ServerId }) id: string): Promise<ServerView> {
     return this.servers.drain(id, false);
   }

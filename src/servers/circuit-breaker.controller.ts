@@ -13,7 +13,7 @@ export class CircuitBreakerController {
 
   @Get('stats')
   @AdminOnly('admin:read')
-  @Answers(200, BreakerStatsView, 'UNAUTHENTICATED', 'FORBIDDEN')
+  @Answers(200, BreakerStatsView)
   async stats(): Promise<BreakerStatsView> {
     const [backends, breakers] = await Promise.all([this.views.backends(), this.views.list()]);
     return { backends, breakers };
@@ -21,7 +21,7 @@ export class CircuitBreakerController {
 
   @Post('reset')
   @AdminOnly('admin:write')
-  @Answers(200, ResetBreakersAnswer, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN')
+  @Answers(200, ResetBreakersAnswer)
   async reset(
     @Body({ schema: ResetBreakersRequest }) { serverId }: ResetBreakersRequest,
   ): Promise<ResetBreakersAnswer> {

@@ -15,37 +15,28 @@ export class AdminTunnelsController {
 
   @Get()
   @AdminOnly('admin:read')
-  @Answers(200, pageOf(AdminTunnelView), 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN')
+  @Answers(200, pageOf(AdminTunnelView))
   list(@Query({ schema: ListAdminTunnelsQuery }) query: ListAdminTunnelsQuery): Promise<Page<AdminTunnelView>> {
     return this.administration.listTunnels(query);
   }
 
   @Get(':id')
   @AdminOnly('admin:read')
-  @Answers(200, AdminTunnelView, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN', 'NOT_FOUND')
+  @Answers(200, AdminTunnelView, 'NOT_FOUND')
   get(@Param('id', { schema: z.guid() }) id: string): Promise<AdminTunnelView> {
     return this.administration.getTunnel(id);
   }
 
   @Delete(':id')
   @AdminOnly('admin:write')
-  @Answers(204, null, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN', 'NOT_FOUND')
+  @Answers(204, null, 'NOT_FOUND')
   close(@CurrentCaller() caller: Caller, @Param('id', { schema: z.guid() }) id: string): Promise<void> {
     return this.administration.closeTunnel(caller, id);
   }
 
   @Post(':id/suspend')
   @AdminOnly('admin:write')
-  @Answers(
-    200,
-    AdminTunnelView,
-    'VALIDATION_FAILED',
-    'UNAUTHENTICATED',
-    'FORBIDDEN',
-    'NOT_FOUND',
-    'OWN_ACCOUNT',
-    'TUNNEL_CLOSED',
-  )
+  @Answers(200, AdminTunnelView, 'NOT_FOUND', 'OWN_ACCOUNT', 'TUNNEL_CLOSED')
   suspend(
     @CurrentCaller() caller: Caller,
     @Param('id', { schema: z.guid() }) id: string,

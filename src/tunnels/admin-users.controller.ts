@@ -16,7 +16,7 @@ export class AdminUsersController {
 
   @Get()
   @AdminOnly('admin:read')
-  @Answers(200, pageOf(AdminUserView), 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN')
+  @Answers(200, pageOf(AdminUserView))
   list(@Query({ schema: ListUsersQuery }) query: ListUsersQuery): Promise<Page<AdminUserView>> {
     return this.administration.listUsers(query);
   }
@@ -24,7 +24,7 @@ export class AdminUsersController {
   @Get(':id')
   @AdminOnly('admin:read')
   @Tagged()
-  @Answers(200, AdminUserView, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN', 'NOT_FOUND')
+  @Answers(200, AdminUserView, 'NOT_FOUND')
   async get(@Param('id', { schema: z.guid() }) id: string): Promise<Versioned<AdminUserView>> {
     return versioned(await this.administration.getUser(id));
   }
@@ -33,16 +33,7 @@ export class AdminUsersController {
   @AdminOnly('admin:write')
   @Conditional()
   @Tagged()
-  @Answers(
-    200,
-    AdminUserView,
-    'VALIDATION_FAILED',
-    'UNAUTHENTICATED',
-    'FORBIDDEN',
-    'NOT_FOUND',
-    'OWN_ACCOUNT',
-    'PRECONDITION_FAILED',
-  )
+  @Answers(200, AdminUserView, 'NOT_FOUND', 'OWN_ACCOUNT')
   async update(
     @CurrentCaller() caller: Caller,
     @Param('id', { schema: z.guid() }) id: string,

@@ -21,7 +21,7 @@ export class EvidenceController {
     content: { [NDJSON]: { schema: { type: 'string' } } },
   })
   @Header('cache-control', 'no-store')
-  @Answers(200, null, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN')
+  @Answers(200, null)
   async export(
     @CurrentCaller() caller: Caller,
     @Query({ schema: EvidenceQuery }) query: EvidenceQuery,

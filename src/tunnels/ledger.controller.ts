@@ -17,7 +17,7 @@ export class LedgerController {
 
   @Get('connections')
   @AccountOnly('usage:read')
-  @Answers(200, pageOf(ConnectionView), 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'NOT_FOUND')
+  @Answers(200, pageOf(ConnectionView), 'NOT_FOUND')
   connections(
     @CurrentCaller() caller: Caller,
     @Param('id', { schema: z.guid() }) id: string,
@@ -28,7 +28,7 @@ export class LedgerController {
 
   @Get('sessions')
   @AccountOnly('usage:read')
-  @Answers(200, pageOf(ClientSessionView), 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'NOT_FOUND')
+  @Answers(200, pageOf(ClientSessionView), 'NOT_FOUND')
   sessions(
     @CurrentCaller() caller: Caller,
     @Param('id', { schema: z.guid() }) id: string,
@@ -39,7 +39,7 @@ export class LedgerController {
 
   @Get('usage')
   @AccountOnly('usage:read')
-  @Answers(200, UsageView, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'NOT_FOUND')
+  @Answers(200, UsageView, 'NOT_FOUND')
   usage(
     @CurrentCaller() caller: Caller,
     @Param('id', { schema: z.guid() }) id: string,

@@ -22,13 +22,13 @@ export class PlaneController {
   constructor(private readonly plane: PlaneService) {}
 
   @Post('servers/register')
-  @Answers(200, RegisterResponse, 'VALIDATION_FAILED', 'INVALID_INTERNAL_KEY', 'PORT_RANGE_TAKEN')
+  @Answers(200, RegisterResponse, 'PORT_RANGE_TAKEN')
   register(@Body({ schema: RegisterRequest }) body: RegisterRequest): Promise<RegisterResponse> {
     return this.plane.register(body);
   }
 
   @Post('servers/:id/heartbeat')
-  @Answers(200, HeartbeatResponse, 'VALIDATION_FAILED', 'INVALID_INTERNAL_KEY', 'SERVER_UNKNOWN', 'SERVER_SUPERSEDED')
+  @Answers(200, HeartbeatResponse, 'SERVER_UNKNOWN', 'SERVER_SUPERSEDED')
   heartbeat(
     @Param('id', { schema: ServerId }) id: string,
     @Body({ schema: HeartbeatRequest }) body: HeartbeatRequest,
@@ -38,31 +38,14 @@ export class PlaneController {
 
   @Post('tunnels/authorize')
   @Header('cache-control', 'no-store')
-  @Answers(
-    200,
-    Grant,
-    'VALIDATION_FAILED',
-    'INVALID_INTERNAL_KEY',
-    'INVALID_SECRET',
-    'SERVER_UNKNOWN',
-    'SERVER_SUPERSEDED',
-  )
+  @Answers(200, Grant, 'INVALID_SECRET', 'SERVER_UNKNOWN', 'SERVER_SUPERSEDED')
   authorize(@Body({ schema: AuthorizeRequest }) body: AuthorizeRequest): Promise<Grant> {
     return this.plane.authorize(body);
   }
 
   @Post('tunnels/locate')
   @Header('cache-control', 'no-store')
-  @Answers(
-    200,
-    LocateResponse,
-    'VALIDATION_FAILED',
-    'INVALID_INTERNAL_KEY',
-    'INVALID_SECRET',
-    'PORT_REQUIRED',
-    'SERVER_UNKNOWN',
-    'SERVER_SUPERSEDED',
-  )
+  @Answers(200, LocateResponse, 'INVALID_SECRET', 'PORT_REQUIRED', 'SERVER_UNKNOWN', 'SERVER_SUPERSEDED')
   locate(@Body({ schema: LocateRequest }) body: LocateRequest): Promise<LocateResponse> {
     return this.plane.locate(body);
   }

@@ -19,7 +19,7 @@ export class QuarantineController {
 
   @Get()
   @AdminOnly('admin:read')
-  @Answers(200, pageOf(QuarantinedPortView), 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN')
+  @Answers(200, pageOf(QuarantinedPortView))
   async list(@Query({ schema: ListQuarantineQuery }) query: ListQuarantineQuery): Promise<Page<QuarantinedPortView>> {
     const after = query.cursor === undefined ? undefined : keyOfCursor(query.cursor, PortKeyText);
     const rows = await this.quarantine.list(query, after);
@@ -39,7 +39,7 @@ export class QuarantineController {
 
   @Delete(':serverId/:port')
   @AdminOnly('admin:write')
-  @Answers(204, null, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'FORBIDDEN', 'NOT_FOUND')
+  @Answers(204, null, 'NOT_FOUND')
   async lift(
     @Param('serverId', { schema: ServerId }) serverId: string,
     @Param('port', { schema: Port }) port: number,

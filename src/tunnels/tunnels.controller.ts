@@ -24,14 +24,10 @@ export class TunnelsController {
   @Answers(
     201,
     OpenedTunnel,
-    'VALIDATION_FAILED',
-    'UNAUTHENTICATED',
     'ACCOUNT_SUSPENDED',
     'NAME_TAKEN',
     'PORT_TAKEN',
-    'IDEMPOTENCY_KEY_IN_USE',
     'PORT_OUT_OF_RANGE',
-    'IDEMPOTENCY_KEY_REUSED',
     'QUOTA_EXCEEDED',
     'NO_CAPACITY',
   )
@@ -45,7 +41,7 @@ export class TunnelsController {
 
   @Get()
   @AccountOnly('tunnels:read')
-  @Answers(200, pageOf(TunnelView), 'VALIDATION_FAILED', 'UNAUTHENTICATED')
+  @Answers(200, pageOf(TunnelView))
   list(
     @CurrentCaller() caller: Caller,
     @Query({ schema: ListTunnelsQuery }) query: ListTunnelsQuery,
@@ -56,7 +52,7 @@ export class TunnelsController {
   @Get(':id')
   @AccountOnly('tunnels:read')
   @Tagged()
-  @Answers(200, TunnelView, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'NOT_FOUND')
+  @Answers(200, TunnelView, 'NOT_FOUND')
   get(@CurrentCaller() caller: Caller, @Param('id', { schema: z.guid() }) id: string): Promise<Versioned<TunnelView>> {
     return this.tunnels.get(caller, id);
   }
@@ -65,16 +61,7 @@ export class TunnelsController {
   @AccountOnly('tunnels:write')
   @Tagged()
   @Conditional()
-  @Answers(
-    200,
-    TunnelView,
-    'VALIDATION_FAILED',
-    'UNAUTHENTICATED',
-    'NOT_FOUND',
-    'NAME_TAKEN',
-    'TUNNEL_CLOSED',
-    'PRECONDITION_FAILED',
-  )
+  @Answers(200, TunnelView, 'NOT_FOUND', 'NAME_TAKEN', 'TUNNEL_CLOSED')
   update(
     @CurrentCaller() caller: Caller,
     @Param('id', { schema: z.guid() }) id: string,
@@ -87,7 +74,7 @@ export class TunnelsController {
   @Delete(':id')
   @AccountOnly('tunnels:write')
   @Conditional()
-  @Answers(204, null, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'NOT_FOUND', 'PRECONDITION_FAILED')
+  @Answers(204, null, 'NOT_FOUND')
   close(
     @CurrentCaller() caller: Caller,
     @Param('id', { schema: z.guid() }) id: string,
@@ -99,14 +86,14 @@ export class TunnelsController {
   @Post(':id/token')
   @AccountOnly('tunnels:write')
   @Header('cache-control', 'no-store')
-  @Answers(200, OpenedTunnel, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'NOT_FOUND', 'TUNNEL_CLOSED')
+  @Answers(200, OpenedTunnel, 'NOT_FOUND', 'TUNNEL_CLOSED')
   rotateToken(@CurrentCaller() caller: Caller, @Param('id', { schema: z.guid() }) id: string): Promise<OpenedTunnel> {
     return this.tunnels.rotateToken(caller, id);
   }
 
   @Post(':id/disconnect')
   @AccountOnly('tunnels:write')
-  @Answers(204, null, 'VALIDATION_FAILED', 'UNAUTHENTICATED', 'NOT_FOUND')
+  @Answers(204, null, 'NOT_FOUND')
   disconnect(@CurrentCaller() caller: Caller, @Param('id', { schema: z.guid() }) id: string): Promise<void> {
     return this.tunnels.disconnect(caller, id);
   }

@@ -10,7 +10,7 @@ import { Problem } from './problem.filter.js';
 const Operation = z.object({
   'x-access': z.looseObject({ kind: z.enum(['public', 'internal', 'user', 'admin']), scope: z.string().nullish() }),
   [ERROR_CODES_EXTENSION]: z.array(z.string()).default([]),
-  parameters: z.array(z.unknown()).default([]),
+  parameters: z.array(z.object({ in: z.string(), name: z.string() })).default([]),
   requestBody: z.unknown().optional(),
 });
 type Operation = z.infer<typeof Operation>;
@@ -48,6 +48,9 @@ function errorsOf(path: string, operation: Operation): Set<string> {
   if (operation.parameters.length > 0 || operation.requestBody) add('VALIDATION_FAILED');
   if (operation.requestBody) add('PAYLOAD_TOO_LARGE', 'UNSUPPORTED_MEDIA_TYPE');
   if (!path.startsWith(INTERNAL_PREFIX)) add('TOO_MANY_REQUESTS');
+  const headers = operation.parameters.filter((parameter) => parameter.in === 'header').map(({ name }) => name);
+  if (headers.includes('Idempotency-Key')) add('IDEMPOTENCY_KEY_IN_USE', 'IDEMPOTENCY_KEY_REUSED');
+  if (headers.includes('If-Match')) add('PRECONDITION_FAILED');
   if (kind === 'internal') add('INVALID_INTERNAL_KEY');
   if (kind === 'user' || kind === 'admin') add('UNAUTHENTICATED', scope === null ? 'LOGIN_REQUIRED' : 'SCOPE_MISSING');
   if (kind === 'admin') add('FORBIDDEN');
