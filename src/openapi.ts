@@ -2,6 +2,7 @@ import type { INestApplication } from '@nestjs/common';
 import { DocumentBuilder, SwaggerModule, type OpenAPIObject } from '@nestjs/swagger';
 import { z } from 'zod';
 
+import { EXAMPLES } from './openapi-examples.js';
 import { documentErrors } from './platform/http/error-responses.js';
 import { Problem } from './platform/http/problem.filter.js';
 import { DOCS_PATH } from './platform/http/security-headers.js';
@@ -33,6 +34,9 @@ export function createOpenApi(app: INestApplication): OpenAPIObject {
     ...document.components,
     schemas: { ...document.components?.schemas, Problem: schema },
   };
+  for (const [id, shape] of Object.entries(document.components.schemas ?? {})) {
+    if (EXAMPLES.has(id)) Object.assign(shape, { examples: [EXAMPLES.get(id)] });
+  }
   documentErrors(document);
   dropSafeIntegerBounds(document);
   return document;

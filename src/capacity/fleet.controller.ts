@@ -13,14 +13,14 @@ export class FleetController {
 
   @Get('capacity')
   @AdminOnly('admin:read')
-  @Answers(200, AdminCapacityView, 'FORBIDDEN')
+  @Answers(200, AdminCapacityView)
   showCapacity(): Promise<AdminCapacityView> {
     return this.fleet.showCapacity();
   }
 
   @Get('fleet')
   @AdminOnly('admin:read')
-  @Answers(200, FleetView, 'FORBIDDEN')
+  @Answers(200, FleetView)
   showFleet(): Promise<FleetView> {
     return this.fleet.showFleet();
   }

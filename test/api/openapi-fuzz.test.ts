@@ -31,7 +31,7 @@ interface Request {
   readonly caller: 'nobody' | 'user' | 'admin' | 'internal';
   readonly path: string;
   readonly body: string | undefined;
-  readonly type: string;
+  readonly headers: Record<string, string>;
 }
 
 /** In a URL, whatever it holds: a lone surrogate too. */
@@ -63,6 +63,7 @@ function requestsTo(operation: Operation, known: readonly string[]): fc.Arbitrar
   const { schemas } = document.components;
   const value = (schema: unknown) => arbitraryOf(schema, schemas);
   const inPath = operation.parameters.filter((parameter) => parameter.in === 'path');
+  const inHeader = operation.parameters.filter((parameter) => parameter.in === 'header');
   const inQuery = operation.parameters.filter((parameter) => parameter.in === 'query');
   const params = fc.tuple(
     ...inPath.map(({ schema }) =>
@@ -82,6 +83,20 @@ function requestsTo(operation: Operation, known: readonly string[]): fc.Arbitrar
         ),
     ),
   );
+  // in a header, text is what fetch lets through; keys come again, as those of repeated requests do
+  const headerValue = fc.constantFrom(
+    'again',
+    'again and',
+    '"1-0123456789abcdef"',
+    'W/"1"',
+    '*',
+    '"',
+    'x'.repeat(300),
+    'ü',
+  );
+  const headers = fc.record(Object.fromEntries(inHeader.map(({ name }) => [name.toLowerCase(), headerValue])), {
+    requiredKeys: [],
+  });
   const schema = operation.requestBody?.content['application/json']?.schema;
   const json = value(schema).map((body) => JSON.stringify(body) ?? 'null');
   const body: fc.Arbitrary<string | undefined> =
@@ -95,6 +110,7 @@ function requestsTo(operation: Operation, known: readonly string[]): fc.Arbitrar
       params,
       query,
       body,
+      headers,
       type: fc.oneof(
         { weight: 30, arbitrary: fc.constant('application/json') },
         { weight: 1, arbitrary: fc.constantFrom('text/plain', 'application/xml', 'application/json; charset=utf-16') },
@@ -108,7 +124,15 @@ function requestsTo(operation: Operation, known: readonly string[]): fc.Arbitrar
       let path = operation.path;
       inPath.forEach(({ name }, i) => (path = path.replace(`{${name}}`, segment(drawn.params[i]))));
       const pairs = drawn.query.flat();
-      return { ...drawn, operation, path: pairs.length > 0 ? `${path}?${pairs.join('&')}` : path };
+      const contentType = drawn.body === undefined ? {} : { 'content-type': drawn.type };
+      const { body: sent, caller } = drawn;
+      return {
+        operation,
+        caller,
+        body: sent,
+        headers: { ...drawn.headers, ...contentType },
+        path: pairs.length > 0 ? `${path}?${pairs.join('&')}` : path,
+      };
     });
 }
 
@@ -166,9 +190,9 @@ it(
     const checker = new AnswerChecker(document);
     const complaints: string[] = [];
     const seen = new Map<number, number>();
-    const send = async ({ operation, caller, path, body, type }: Request) => {
+    const send = async ({ operation, caller, path, body, headers }: Request) => {
       const api = await callers.api(caller);
-      const answer = await api.send(operation.method, path, body, body === undefined ? {} : { 'content-type': type });
+      const answer = await api.send(operation.method, path, body, headers);
       seen.set(answer.status, (seen.get(answer.status) ?? 0) + 1);
       if (answer.status === 401 && caller !== 'nobody') callers.forget(caller);
       const complaint =

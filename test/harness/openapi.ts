@@ -38,9 +38,14 @@ export interface Operation extends z.infer<typeof OperationObject> {
   readonly path: string;
 }
 
-/** The document that a backend serves. */
+/** The document that a backend serves, as it is. */
+export async function fetchOpenApiText(api: Api): Promise<string> {
+  return (await api.get('/api/openapi.json')).text;
+}
+
+/** The parts of it that tests look at. */
 export async function fetchOpenApi(api: Api): Promise<Document> {
-  return Document.parse((await api.get('/api/openapi.json')).body);
+  return Document.parse(JSON.parse(await fetchOpenApiText(api)));
 }
 
 /** The document that is committed. */
@@ -78,6 +83,12 @@ export class AnswerChecker {
     if (!contentType?.startsWith(type)) return `is ${contentType} and not ${type}`;
     const check = this.check(operation, status, type);
     return check(body) ? undefined : `${this.ajv.errorsText(check.errors)} in ${JSON.stringify(body)?.slice(0, 500)}`;
+  }
+
+  /** Why a value does not fit a schema of the document's components; undefined when it does. */
+  misfit(schema: string, value: unknown): string | undefined {
+    const check = this.ajv.compile({ $ref: `openapi#/components/schemas/${schema}` });
+    return check(value) ? undefined : this.ajv.errorsText(check.errors);
   }
 
   private check(operation: Operation, status: number, type: string): ValidateFunction {
