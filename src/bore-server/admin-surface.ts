@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import http, { type IncomingMessage, type ServerResponse } from 'node:http';
 
 import { z } from 'zod';
@@ -16,6 +15,7 @@ import {
 import { TunnelSettings } from '../protocol/tunnel-settings.js';
 import { ADMIN_BODY_BYTES_MAX } from './limits.js';
 import type { Metrics } from './metrics.js';
+import { openPort } from './open-port.js';
 
 /** A request must have arrived, and its answer be ready, in this time. */
 const REQUEST_TIMEOUT_MS = 5_000;
@@ -48,11 +48,8 @@ export class AdminSurface {
   }
 
   /** Resolves with the port. */
-  async listen(port: number, address: string): Promise<number> {
-    this.server.listen(port, address);
-    await once(this.server, 'listening');
-    const bound = this.server.address();
-    return typeof bound === 'object' && bound !== null ? bound.port : port;
+  listen(port: number, address: string): Promise<number> {
+    return openPort(this.server, port, address);
   }
 
   close(): void {

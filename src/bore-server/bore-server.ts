@@ -8,6 +8,7 @@ import { ConnectionEnded, type FrameConnection } from './frame-connection.js';
 import { keptOf, LoadMeter, sessionsOf } from './heartbeat.js';
 import { type Greeting, Refusal, Rejection } from './handshake.js';
 import { PublicPort } from './public-port.js';
+import { Quiet } from './quiet.js';
 import { STREAMS_SURVIVE, visitorsEnd } from './session-end.js';
 import { CountBySource, sourceOf } from './sources.js';
 import { Tunnel } from './tunnel.js';
@@ -24,7 +25,7 @@ export class BoreServer {
   private readonly fences = new Fences();
   private readonly load = new LoadMeter();
   private isStopping = false;
-  private onQuiet: () => void = () => undefined;
+  private readonly quiet = new Quiet(() => this.visitors.count === 0);
 
   constructor(private readonly context: BoreServerContext) {
     this.visitors = new Visitors({ ...context, onLeave: (tunnel) => this.onVisitorLeft(tunnel) });
@@ -115,14 +116,7 @@ export class BoreServer {
   async drain(graceMs: number): Promise<void> {
     this.isStopping = true;
     for (const tunnel of this.tunnels.values()) tunnel.publicPort?.close();
-    if (this.visitors.count === 0) return;
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, graceMs);
-      this.onQuiet = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-    });
+    await this.quiet.within(graceMs);
   }
 
   /** Ends every session and every stream. */
@@ -227,7 +221,7 @@ export class BoreServer {
 
   private onVisitorLeft(tunnel: Tunnel): void {
     this.forgetIdle(tunnel);
-    if (this.visitors.count === 0) this.onQuiet();
+    this.quiet.check();
   }
 
   private forgetIdle(tunnel: Tunnel): void {

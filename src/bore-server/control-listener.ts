@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import net, { type Socket } from 'node:net';
 
 import type { Logger } from 'pino';
@@ -6,18 +5,11 @@ import type { Logger } from 'pino';
 import { FrameError } from '../protocol/frames.js';
 import { ConnectionEnded, FrameConnection } from './frame-connection.js';
 import { greet, type Greeting, Refusal, Rejection } from './handshake.js';
-import {
-  ACCEPT_BACKLOG,
-  FAILURE_WINDOW_MS,
-  HANDSHAKE_MS,
-  KEEPALIVE_MS,
-  LAST_WORDS_MS,
-  type Limits,
-  SILENCE_MS,
-} from './limits.js';
+import { FAILURE_WINDOW_MS, HANDSHAKE_MS, KEEPALIVE_MS, LAST_WORDS_MS, type Limits, SILENCE_MS } from './limits.js';
 import { Handshakes } from './handshakes.js';
 import type { Metrics } from './metrics.js';
 import type { Networks } from './networks.js';
+import { openPort } from './open-port.js';
 import { findOrigin, originOf } from './proxied-socket.js';
 import { ProxyHeaderError } from './proxy-header.js';
 import { FailuresBySource, sourceOf } from './sources.js';
@@ -53,11 +45,8 @@ export class ControlListener {
   }
 
   /** Resolves with the port. */
-  async listen(port: number, address: string): Promise<number> {
-    this.server.listen({ port, host: address, exclusive: true, backlog: ACCEPT_BACKLOG });
-    await once(this.server, 'listening');
-    const bound = this.server.address();
-    return typeof bound === 'object' && bound !== null ? bound.port : port;
+  listen(port: number, address: string): Promise<number> {
+    return openPort(this.server, port, address);
   }
 
   /** Takes no more connections and drops those still in their handshake. */

@@ -10,6 +10,7 @@ import { ConnectionEnded, FrameConnection } from './frame-connection.js';
 import { type Greeting, Refusal } from './handshake.js';
 import { FAREWELL_MS, HAND_OVER_MS, KEEPALIVE_MS, type Limits } from './limits.js';
 import type { Metrics } from './metrics.js';
+import { Quiet } from './quiet.js';
 
 /** What the forwarder needs of the server. */
 export interface ForwarderContext {
@@ -28,7 +29,7 @@ export class Forwarder {
   private readonly running = new Map<Stream, Kind>();
   private dialling = 0;
   private isStopping = false;
-  private onQuiet: () => void = () => undefined;
+  private readonly quiet = new Quiet(() => ![...this.running.values()].includes('accept'));
 
   constructor(private readonly context: ForwarderContext) {
     context.metrics.observeForwarded(() => this.running.size);
@@ -62,23 +63,12 @@ export class Forwarder {
   /** Takes no more clients of others, and waits until the visitors' streams have ended, or for `graceMs`. Control connections would stay for ever. */
   async drain(graceMs: number): Promise<void> {
     this.isStopping = true;
-    if (this.isQuiet) return;
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, graceMs);
-      this.onQuiet = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-    });
+    await this.quiet.within(graceMs);
   }
 
   /** Breaks every connection. */
   stop(): void {
     for (const stream of this.running.keys()) stream.drop('drain');
-  }
-
-  private get isQuiet(): boolean {
-    return ![...this.running.values()].includes('accept');
   }
 
   /** @throws Refusal */
@@ -138,7 +128,7 @@ export class Forwarder {
       count: (_, bytes) => metrics.forwardedBytes.inc(bytes),
       onEnd: () => {
         this.running.delete(stream);
-        if (this.isQuiet) this.onQuiet();
+        this.quiet.check();
       },
     });
     this.running.set(stream, kind);

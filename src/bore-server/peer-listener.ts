@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import net, { type Socket } from 'node:net';
 
 import type { Logger } from 'pino';
@@ -8,8 +7,9 @@ import { HandOver, PEER_FRAME_BYTES_MAX, type PeerKey } from '../protocol/peer-l
 import { FrameConnection } from './frame-connection.js';
 import type { Greeting } from './handshake.js';
 import { Handshakes } from './handshakes.js';
-import { ACCEPT_BACKLOG, HANDSHAKE_MS, KEEPALIVE_MS, type Limits } from './limits.js';
+import { HANDSHAKE_MS, KEEPALIVE_MS, type Limits } from './limits.js';
 import type { Metrics } from './metrics.js';
+import { openPort } from './open-port.js';
 import { originOf } from './proxied-socket.js';
 
 /** What the peer port needs of the server. */
@@ -40,11 +40,8 @@ export class PeerListener {
   }
 
   /** Resolves with the port. */
-  async listen(port: number, address: string): Promise<number> {
-    this.server.listen({ port, host: address, exclusive: true, backlog: ACCEPT_BACKLOG });
-    await once(this.server, 'listening');
-    const bound = this.server.address();
-    return typeof bound === 'object' && bound !== null ? bound.port : port;
+  listen(port: number, address: string): Promise<number> {
+    return openPort(this.server, port, address);
   }
 
   /** Takes no more connections and drops those that nobody has handed over yet. */

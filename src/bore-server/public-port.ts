@@ -1,8 +1,7 @@
-import { once } from 'node:events';
 import net, { type Socket } from 'node:net';
 
 import { Refusal } from './handshake.js';
-import { ACCEPT_BACKLOG } from './limits.js';
+import { openPort } from './open-port.js';
 
 /** A public port while some session holds it. The holder may change without the port being closed (takeover). */
 export class PublicPort {
@@ -34,8 +33,7 @@ export class PublicPort {
 
   private async open(): Promise<void> {
     try {
-      this.server.listen({ port: this.port, host: this.address, exclusive: true, backlog: ACCEPT_BACKLOG });
-      await once(this.server, 'listening');
+      await openPort(this.server, this.port, this.address);
     } catch (cause) {
       const code = cause instanceof Error && 'code' in cause ? cause.code : undefined;
       const text =

@@ -4,32 +4,29 @@ import { crc32 } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { Api } from '../harness/api.js';
-import { type Backend, startBackend } from '../harness/backend.js';
-import { createDatabase, type TestDatabase } from '../harness/database.js';
+import { startBackend } from '../harness/backend.js';
+import type { TestDatabase } from '../harness/database.js';
 import { until } from '../harness/until.js';
 import { inTransaction, somebodyWaits } from './transaction.js';
+import { ControlPlane } from './control-plane.js';
 
 const PASSWORD = 'correct horse battery';
 const KEYS = '/api/v1/auth/api-keys';
 const BASE62 = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
 
+let plane: ControlPlane;
 let database: TestDatabase;
-let backends: [Backend, Backend];
 let api: Api;
 let other: Api;
 
 beforeAll(async () => {
-  database = await createDatabase();
-  const admin = { ADMIN_EMAIL: 'admin@example.com', ADMIN_PASSWORD: PASSWORD };
-  backends = [await startBackend({ database, env: admin }), await startBackend({ database })];
-  api = new Api(backends[0].url);
-  other = new Api(backends[1].url);
+  plane = await ControlPlane.start({ backends: 2 });
+  database = plane.database;
+  api = new Api(plane.url(0));
+  other = new Api(plane.url(1));
 });
 
-afterAll(async () => {
-  for (const backend of backends ?? []) await backend.stop();
-  await database?.drop();
-});
+afterAll(() => plane?.stop());
 
 /** A new account, logged in. */
 async function newAccount(): Promise<{ id: string; email: string; login: Api }> {
@@ -90,7 +87,8 @@ describe('an API key', () => {
       `SELECT actor_id, target_type, target_id, details FROM audit_log WHERE user_id = $1 AND action = 'api_key.created'`,
       [id],
     );
-    for (const place of [stored, JSON.stringify(audit), backends[0].output()]) expect(place).not.toContain(secret);
+    const logs = plane.backends.map((backend) => backend.output());
+    for (const place of [stored, JSON.stringify(audit), ...logs]) expect(place).not.toContain(secret);
     expect(audit).toEqual([
       {
         actor_id: id,
@@ -171,7 +169,7 @@ describe('an API key', () => {
   it('is one of 20 at most that work, of parallel requests at two backends too', async () => {
     const { login } = await newAccount();
     const answers = await Promise.all(
-      Array.from({ length: 25 }, (_, i) => newKey(i % 2 ? login : login.at(backends[1].url))),
+      Array.from({ length: 25 }, (_, i) => newKey(i % 2 ? login : login.at(plane.url(1)))),
     );
     expect(answers.filter(({ status }) => status === 201)).toHaveLength(20);
     expect(answers.filter(({ status, body }) => status === 409 && body.code === 'API_KEY_LIMIT')).toHaveLength(5);
@@ -212,7 +210,7 @@ describe('a key that is made while its account’s logins end', () => {
       await client.query('SELECT FROM users WHERE id = $1 FOR UPDATE', [id]);
       ending = end(login);
       await Promise.race([ending, somebodyWaits(database)]);
-      making = newKey(login.at(backends[1].url));
+      making = newKey(login.at(plane.url(1)));
       await Promise.race([making, somebodyWaits(database, 2)]);
     });
     await ending;

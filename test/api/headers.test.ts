@@ -6,27 +6,21 @@ import { text } from 'node:stream/consumers';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { type Answer, Api } from '../harness/api.js';
-import { type Backend, startBackend } from '../harness/backend.js';
-import { createDatabase, type TestDatabase } from '../harness/database.js';
+import { ControlPlane } from './control-plane.js';
 
-let database: TestDatabase;
-let backend: Backend;
+let plane: ControlPlane;
 let api: Api;
 
 beforeAll(async () => {
-  database = await createDatabase();
-  backend = await startBackend({ database });
-  api = new Api(backend.url);
+  plane = await ControlPlane.start();
+  api = new Api(plane.url());
 });
 
-afterAll(async () => {
-  await backend?.stop();
-  await database?.drop();
-});
+afterAll(() => plane?.stop());
 
 /** What comes back for these bytes, until the other side closes. */
 async function raw(request: string): Promise<string> {
-  const socket = net.connect(Number(new URL(backend.url).port), '127.0.0.1');
+  const socket = net.connect(Number(new URL(plane.url()).port), '127.0.0.1');
   socket.write(request);
   const answer = await text(socket);
   socket.destroy();
@@ -69,9 +63,9 @@ describe('the page of the API', () => {
     const loaded = [...page.text.matchAll(/<(?:script|link)[^>]+(?:src|href)="([^"]+)"/g)].map(([, url = '']) => url);
     expect(loaded.filter((url) => url.endsWith('.js')).length).toBeGreaterThan(2);
     for (const url of loaded) {
-      const asset = await fetch(new URL(url, `${backend.url}/api/docs`));
+      const asset = await fetch(new URL(url, `${plane.url()}/api/docs`));
       expect(asset.status, url).toBe(200);
-      expect(asset.url).toContain(backend.url);
+      expect(asset.url).toContain(plane.url());
       expect(asset.headers.get('x-content-type-options')).toBe('nosniff');
       await asset.arrayBuffer();
     }
@@ -163,7 +157,7 @@ describe('a request that drips', { timeout: 30_000 }, () => {
       'POST /api/v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 900\r\n\r\n',
     ],
   ])('its %s is answered with 408', async (_, start) => {
-    const socket = net.connect(Number(new URL(backend.url).port), '127.0.0.1');
+    const socket = net.connect(Number(new URL(plane.url()).port), '127.0.0.1');
     socket.on('error', () => undefined); // a reset, behind the answer
     socket.write(start);
     const drip = setInterval(() => socket.write('x'), 500);

@@ -4,31 +4,23 @@ import net from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { Api } from '../harness/api.js';
-import { type Backend, startBackend } from '../harness/backend.js';
-import { createDatabase, type TestDatabase } from '../harness/database.js';
+import { ControlPlane } from './control-plane.js';
 
 const PASSWORD = 'correct horse battery';
 
-let database: TestDatabase;
-let backend: Backend;
+let plane: ControlPlane;
 let user: Api;
 
 beforeAll(async () => {
-  database = await createDatabase();
-  backend = await startBackend({ database });
-  const api = new Api(backend.url);
-  const { body } = await api.post('/api/v1/auth/signup', { email: 'user@example.com', password: PASSWORD });
-  user = api.withToken(body.accessToken);
+  plane = await ControlPlane.start();
+  user = await plane.newUser();
 });
 
-afterAll(async () => {
-  await backend?.stop();
-  await database?.drop();
-});
+afterAll(() => plane?.stop());
 
 /** Sends bytes as they are and returns all that comes back until the connection ends. */
 async function exchange(bytes: string): Promise<string> {
-  const { port } = new URL(backend.url);
+  const { port } = new URL(plane.url());
   const socket = net.connect(Number(port), '127.0.0.1');
   let text = '';
   socket.setEncoding('latin1').on('data', (chunk: string) => (text += chunk));
@@ -53,7 +45,7 @@ describe('what a caller writes', () => {
       'user-agent': '{"level":"fatal"}',
     });
     await exchange(`GET /x HTTP/1.1\r\nhost: x\r\nx-request-id: ${'\u001B'}[31mred\r\nconnection: close\r\n\r\n`);
-    const lines = backend.output().trim().split('\n');
+    const lines = (plane.backends[0]?.output() ?? '').trim().split('\n');
     for (const line of lines) {
       expect(JSON.parse(line)).toMatchObject({
         level: expect.stringMatching(/^(debug|info|warn|error)$/),
@@ -76,7 +68,7 @@ describe('what a caller writes', () => {
 
   it('is stored as text, whatever it looks like, and shown as JSON', async () => {
     const name = `Robert'); DROP TABLE users;--`;
-    const api = new Api(backend.url);
+    const api = new Api(plane.url());
     const { status, body } = await api.post('/api/v1/auth/signup', {
       email: 'bobby@example.com',
       password: PASSWORD,

@@ -3,9 +3,10 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { Api } from '../harness/api.js';
-import { type Backend, startBackend } from '../harness/backend.js';
-import { createDatabase, type TestDatabase } from '../harness/database.js';
+import { startBackend } from '../harness/backend.js';
+import type { TestDatabase } from '../harness/database.js';
 import { inTransaction, somebodyWaits } from './transaction.js';
+import { ControlPlane } from './control-plane.js';
 
 const PASSWORD = 'correct horse battery';
 const NEXT = 'staple of another horse';
@@ -13,23 +14,19 @@ const NEXT = 'staple of another horse';
 const DECOMPOSED = '\uFB01ve Pa\u0308sse u\u0308ber A\u030Angermanland';
 const COMPOSED = DECOMPOSED.normalize('NFKC');
 
+let plane: ControlPlane;
 let database: TestDatabase;
-let backends: [Backend, Backend];
 let api: Api;
 let other: Api;
 
 beforeAll(async () => {
-  database = await createDatabase();
-  const admin = { ADMIN_EMAIL: 'admin@example.com', ADMIN_PASSWORD: DECOMPOSED };
-  backends = [await startBackend({ database, env: admin }), await startBackend({ database })];
-  api = new Api(backends[0].url);
-  other = new Api(backends[1].url);
+  plane = await ControlPlane.start({ backends: 2, env: { ADMIN_PASSWORD: DECOMPOSED } });
+  database = plane.database;
+  api = new Api(plane.url(0));
+  other = new Api(plane.url(1));
 });
 
-afterAll(async () => {
-  for (const backend of backends ?? []) await backend.stop();
-  await database?.drop();
-});
+afterAll(() => plane?.stop());
 
 const newEmail = () => `${randomUUID()}@example.com`;
 const signup = (password: string, email = newEmail()) => api.post('/api/v1/auth/signup', { email, password });
@@ -156,7 +153,7 @@ describe('a change of the password', () => {
     expect(await audited(user.id, 'password.changed')).toEqual([
       { actor_id: user.id, target_id: user.id, details: { sessionsEnded: 2 } },
     ]);
-    for (const backend of backends) expect(backend.output()).not.toContain(NEXT);
+    for (const backend of plane.backends) expect(backend.output()).not.toContain(NEXT);
   });
 
   it('needs the current one, and a login', async () => {

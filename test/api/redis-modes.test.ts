@@ -7,7 +7,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, inject, it } from 'v
 import { type Answer, Api } from '../harness/api.js';
 import { type Backend, startBackend } from '../harness/backend.js';
 import { createDatabase, type TestDatabase } from '../harness/database.js';
-import { freePortBelow32768 } from '../harness/low-port.js';
+import { ownPort } from '../harness/own-ports.js';
 import { OwnRedis, redisMissing, REDIS_PASSWORD } from '../harness/own-redis.js';
 import { RunningProcess } from '../harness/running-process.js';
 import { until } from '../harness/until.js';
@@ -127,7 +127,7 @@ describe('Sentinels', { timeout: 90_000 }, () => {
       () => master.ask(async (redis) => (await redis.info('replication')).includes('state=online')),
       'a replica',
     );
-    const ports = await Promise.all([0, 1, 2].map(() => freePortBelow32768()));
+    const ports = await Promise.all([0, 1, 2].map(() => ownPort()));
     sentinels = await Promise.all(ports.map((port) => startSentinel(port, master.port)));
     const REDIS_NODES = ports.map((port) => `127.0.0.1:${port}`).join(',');
     const env = {
@@ -168,7 +168,7 @@ describe('Sentinels', { timeout: 90_000 }, () => {
 
 /** A node with its bus on a port that it is told, where the usual one would be among those of outgoing connections. */
 async function startNode(): Promise<OwnRedis & { readonly busPort: number }> {
-  const busPort = await freePortBelow32768();
+  const busPort = await ownPort();
   const settings = ['cluster-enabled yes', `cluster-port ${busPort}`, 'cluster-node-timeout 1000'];
   return Object.assign(await OwnRedis.start({ settings }), { busPort });
 }

@@ -38,6 +38,18 @@ describe('the scan for secrets finds', () => {
     await expect(database.drop()).rejects.toThrow(/public\.users holds a tunnel token/);
   });
 
+  it('a token that is stored as bytes', async () => {
+    const database = await createDatabase();
+    await database.query("INSERT INTO users (id, email, password_hash) VALUES (gen_random_uuid(), 'a@b.c', 'x')");
+    await database.query(
+      `INSERT INTO auth_sessions (id, user_id, expires_at) SELECT gen_random_uuid(), id, now() FROM users`,
+    );
+    await database.query('INSERT INTO refresh_tokens (hash, session_id) SELECT $1, id FROM auth_sessions', [
+      Buffer.from(newRefreshToken()),
+    ]);
+    await expect(database.drop()).rejects.toThrow(/public\.refresh_tokens holds a refresh token/);
+  });
+
   it('a token in a file', async () => {
     const folder = await mkdtemp(path.join(tmpdir(), 'bore-scan-'));
     await writeFile(path.join(folder, 'state.json'), JSON.stringify({ token: tunnelToken() }));

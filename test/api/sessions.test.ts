@@ -3,29 +3,27 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { Api } from '../harness/api.js';
-import { type Backend, startBackend } from '../harness/backend.js';
-import { createDatabase, type TestDatabase } from '../harness/database.js';
+import { startBackend } from '../harness/backend.js';
+import type { TestDatabase } from '../harness/database.js';
 import { until } from '../harness/until.js';
+import { ControlPlane } from './control-plane.js';
 
 const PASSWORD = 'correct horse battery';
 const SESSIONS = '/api/v1/auth/sessions';
 
+let plane: ControlPlane;
 let database: TestDatabase;
-let backends: [Backend, Backend];
 let api: Api;
 let other: Api;
 
 beforeAll(async () => {
-  database = await createDatabase();
-  backends = [await startBackend({ database }), await startBackend({ database })];
-  api = new Api(backends[0].url);
-  other = new Api(backends[1].url);
+  plane = await ControlPlane.start({ backends: 2 });
+  database = plane.database;
+  api = new Api(plane.url(0));
+  other = new Api(plane.url(1));
 });
 
-afterAll(async () => {
-  for (const backend of backends ?? []) await backend.stop();
-  await database?.drop();
-});
+afterAll(() => plane?.stop());
 
 interface Login {
   readonly accessToken: string;

@@ -9,6 +9,7 @@ import { ownPort } from './own-ports.js';
 import { BINARIES_HOME } from '../../src/local/state-folders.js';
 import { type DatabaseAddress, migrateUp } from '../../src/platform/database/migrations.js';
 import type { TestDatabase } from './database.js';
+import { scanDatabase } from './secret-scan.js';
 
 /** A PostgreSQL of a suite's own, for suites that kill it. */
 export class OwnPostgres implements TestDatabase {
@@ -73,9 +74,14 @@ export class OwnPostgres implements TestDatabase {
     this.running = await startOn(this.address, this.dataDir);
   }
 
+  /** Fails when a table holds a secret in clear. */
   async drop(): Promise<void> {
-    await this.pool?.end();
-    await this.running.stop();
+    try {
+      await scanDatabase((sql) => this.query(sql));
+    } finally {
+      await this.pool?.end();
+      await this.running.stop();
+    }
   }
 
   private async signalAll(signal: NodeJS.Signals): Promise<void> {

@@ -5,8 +5,9 @@ import path from 'node:path';
 import { Redis } from 'ioredis';
 import { inject } from 'vitest';
 
-import { freePortBelow32768 } from './low-port.js';
+import { ownPort } from './own-ports.js';
 import { RunningProcess } from './running-process.js';
+import { scanRedis } from './secret-scan.js';
 
 /** Of test installations only. */
 export const REDIS_PASSWORD = 'redis-0123456789abcdef';
@@ -36,8 +37,8 @@ export class OwnRedis {
 
   static async start({ tls = false, settings = [] }: Options = {}): Promise<OwnRedis> {
     const folder = await mkdtemp(path.join(inject('scratch'), 'redis-'));
-    const port = await freePortBelow32768();
-    const tlsPort = tls ? await freePortBelow32768() : 0;
+    const port = await ownPort();
+    const tlsPort = tls ? await ownPort() : 0;
     if (tls) makeCertificate(folder);
     const lines = [
       'bind 127.0.0.1',
@@ -83,7 +84,9 @@ export class OwnRedis {
     this.process = await run(this.folder);
   }
 
+  /** Fails when it holds a secret in clear. */
   async stop(): Promise<void> {
+    if (!this.process.exited()) await this.ask(scanRedis);
     await this.process.kill9();
   }
 }

@@ -1,6 +1,8 @@
 import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 
+import type { Redis } from 'ioredis';
+
 /**
  * What must be in no log and in no table (G7), by the form that each kind of secret of ours has, and the very secrets and
  * passwords that the suites run with.
@@ -20,12 +22,17 @@ export function scanLog(text: string): void {
   scan(text, [...SECRETS, PASSWORD_HASH], 'the log');
 }
 
-/** @throws Error that names the file, when one below `folder` holds a secret in clear. */
-export async function scanFiles(folder: string): Promise<void> {
+/**
+ * @param texts secrets of this installation alone
+ * @throws Error that names the file, when one below `folder` holds a secret in clear.
+ */
+export async function scanFiles(folder: string, texts: readonly string[] = []): Promise<void> {
   const entries = await readdir(folder, { recursive: true, withFileTypes: true });
   for (const entry of entries.filter((each) => each.isFile())) {
     const file = path.join(entry.parentPath, entry.name);
-    scan(await readFile(file, 'latin1'), SECRETS, file);
+    const text = await readFile(file, 'latin1');
+    scan(text, SECRETS, file);
+    if (texts.some((secret) => text.includes(secret))) throw new Error(`${file} holds a secret of its installation`);
   }
 }
 
@@ -40,8 +47,17 @@ export async function scanDatabase(
   for (const row of tables) {
     const name = String(row['name']);
     const rows = await query(`SELECT string_agg(t::text, E'\\n') AS text FROM (SELECT * FROM ${name} LIMIT 20000) t`);
-    scan(textOf(rows[0]?.['text']), SECRETS, `the table ${name}`);
+    const text = textOf(rows[0]?.['text']);
+    // what is stored as bytes is shown in hex
+    const bytes = text.replaceAll(/\\x([0-9a-f]{2,})/g, (_, hex: string) => Buffer.from(hex, 'hex').toString('latin1'));
+    scan(text, SECRETS, `the table ${name}`);
+    scan(bytes, SECRETS, `the table ${name}`);
   }
+}
+
+/** @throws Error when a key or a value of a Redis holds a secret in clear. Ours are counters and marks: strings. */
+export async function scanRedis(redis: Redis): Promise<void> {
+  for (const key of await redis.keys('*')) scan(`${key} ${await redis.get(key)}`, SECRETS, 'Redis');
 }
 
 const textOf = (value: unknown) => (typeof value === 'string' ? value : '');

@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -8,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { isPortTaken } from '../../src/local/free-port.js';
 import { CONTROL_PORT } from '../../src/protocol/frames.js';
 import { ownPort } from '../harness/own-ports.js';
+import { scanFiles } from '../harness/secret-scan.js';
 import { until } from '../harness/until.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -61,9 +63,11 @@ export class Launcher {
   readonly child: ChildProcess;
   private text = '';
   private readonly ended: Promise<number | null>;
+  private readonly stateDir: string;
 
   /** @param command default: the launcher itself, without npm */
   constructor(env: NodeJS.ProcessEnv, command: readonly string[] = [process.execPath, START], cwd = ROOT) {
+    this.stateDir = env['BORE_STATE_DIR'] ?? '';
     const [program = '', ...args] = command;
     const child = spawn(program, args, { cwd, env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
     for (const stream of [child.stdout, child.stderr])
@@ -108,10 +112,18 @@ export class Launcher {
     return this.ended;
   }
 
-  /** For clean-up: in order where it still can. */
+  /** For clean-up: in order where it still can. Fails when its logs hold a secret (G7). */
   async stop(): Promise<void> {
     this.child.kill('SIGTERM');
     await this.ended;
+    const logs = path.join(this.stateDir, 'logs');
+    if (!existsSync(logs)) return;
+    const secrets = parseEnv(await readFile(path.join(this.stateDir, 'secrets.env'), 'utf8').catch(() => ''));
+    // the database's port is among them, and no secret
+    await scanFiles(
+      logs,
+      Object.values(secrets).flatMap((text) => (text && text.length >= 12 ? [text] : [])),
+    );
   }
 }
 
