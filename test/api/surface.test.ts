@@ -1,7 +1,10 @@
+import { randomBytes, randomUUID } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
+import { apiKeyOf } from '../../src/auth/api-key.js';
+import { ApiKeyScope } from '../../src/platform/http/api-key-scope.js';
 import { ERROR_REGISTER } from '../../src/platform/errors/error-register.js';
 import { Api } from '../harness/api.js';
 import { type Backend, SECRETS, startBackend } from '../harness/backend.js';
@@ -42,6 +45,21 @@ describe('the README', () => {
     const table = README.slice(README.indexOf('## Configuration of the backend'), README.indexOf('## bore-server'));
     const documented = [...table.matchAll(/`([A-Z][A-Z_]+)`/g)].map(([, name]) => name);
     expect(new Set(documented)).toEqual(new Set(read));
+  });
+});
+
+describe('docs/accounts.md', () => {
+  const text = readFileSync(new URL('../../docs/accounts.md', import.meta.url), 'utf8');
+
+  it('gives leak scanners a pattern that finds a key, and no part of one', () => {
+    const [, pattern = ''] = /```\n(bk_\S+)\n```/.exec(text) ?? [];
+    const { key } = apiKeyOf(randomUUID(), randomBytes(32));
+    expect(new RegExp(pattern).exec(`token = "${key}"`)?.[0]).toBe(key);
+    expect(key.slice(0, -1)).not.toMatch(new RegExp(pattern));
+  });
+
+  it('lists the scopes of keys', () => {
+    expect([...text.matchAll(/^\| `([a-z]+:[a-z]+)`/gm)].map(([, scope]) => scope)).toEqual(ApiKeyScope.options);
   });
 });
 
