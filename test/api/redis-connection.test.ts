@@ -63,7 +63,7 @@ describe('a backend', () => {
       await wrong.waitFor('WRONGPASS');
       expect((await new Api(wrong.url).get('/health/ready')).status).toBe(200);
       expect(wrong.output()).not.toContain('not-this-one');
-      await redis.ask((client) => client.config('SET', 'requirepass', 'not-this-one'));
+      await redis.changePassword('not-this-one');
       await wrong.waitFor('Redis is reachable');
     } finally {
       await wrong.stop();

@@ -27,6 +27,8 @@ interface Options {
 
 /** A Redis of a suite's own, with a password and nothing on disk. */
 export class OwnRedis {
+  private password = REDIS_PASSWORD;
+
   private constructor(
     readonly port: number,
     readonly tlsPort: number,
@@ -63,12 +65,17 @@ export class OwnRedis {
 
   /** Runs something with a client of the test's own. */
   async ask<T>(question: (redis: Redis) => Promise<T>): Promise<T> {
-    const client = new Redis({ host: '127.0.0.1', port: this.port, password: REDIS_PASSWORD });
+    const client = new Redis({ host: '127.0.0.1', port: this.port, password: this.password });
     try {
       return await question(client);
     } finally {
       client.disconnect();
     }
+  }
+
+  async changePassword(password: string): Promise<void> {
+    await this.ask((redis) => redis.config('SET', 'requirepass', password));
+    this.password = password;
   }
 
   signal(signal: NodeJS.Signals): void {
