@@ -20,7 +20,8 @@ const READY_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 20_000;
 /** How the folders begin that a cluster is made in. */
 const HALF_MADE = 'initdb-';
-const READY_LINE = 'database system is ready to accept connections';
+/** A replica says `read-only connections`. */
+const READY_LINE = /database system is ready to accept (read-only )?connections/;
 
 export interface EmbeddedPostgresOptions {
   /** Folder for the cluster's files; made when it is missing. */
@@ -44,7 +45,8 @@ export interface EmbeddedPostgres {
   stop(): Promise<void>;
 }
 
-interface RunAs {
+/** Whom PostgreSQL runs as, and who owns its files. */
+export interface RunAs {
   readonly uid?: number;
   readonly gid?: number;
 }
@@ -83,7 +85,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
     createInterface({ input: child.stderr }).on('line', (line) => {
       options.onLine?.(line);
       if (lines.push(line) > 20) lines.shift();
-      if (!line.includes(READY_LINE)) return;
+      if (!READY_LINE.test(line)) return;
       clearTimeout(timer);
       resolve();
     });
@@ -180,7 +182,8 @@ async function stopLeftover(dataDir: string): Promise<void> {
   }
 }
 
-function unprivilegedUser(): RunAs {
+/** As root: another user, who then owns the files. Else nobody in particular: whoever runs this. */
+export function unprivilegedUser(): RunAs {
   if (process.getuid?.() !== 0) return {};
   for (const name of ['postgres', 'nobody']) {
     try {

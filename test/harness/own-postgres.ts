@@ -17,7 +17,7 @@ export class OwnPostgres implements TestDatabase {
 
   private constructor(
     readonly address: DatabaseAddress,
-    private readonly dataDir: string,
+    readonly dataDir: string,
     private running: EmbeddedPostgres,
   ) {}
 
