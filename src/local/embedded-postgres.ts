@@ -20,8 +20,7 @@ const READY_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 20_000;
 /** How the folders begin that a cluster is made in. */
 const HALF_MADE = 'initdb-';
-/** A replica says `read-only connections`. */
-const READY_LINE = /database system is ready to accept (read-only )?connections/;
+const READY_LINE = 'database system is ready to accept connections';
 
 export interface EmbeddedPostgresOptions {
   /** Folder for the cluster's files; made when it is missing. */
@@ -45,8 +44,7 @@ export interface EmbeddedPostgres {
   stop(): Promise<void>;
 }
 
-/** Whom PostgreSQL runs as, and who owns its files. */
-export interface RunAs {
+interface RunAs {
   readonly uid?: number;
   readonly gid?: number;
 }
@@ -85,7 +83,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
     createInterface({ input: child.stderr }).on('line', (line) => {
       options.onLine?.(line);
       if (lines.push(line) > 20) lines.shift();
-      if (!READY_LINE.test(line)) return;
+      if (!line.includes(READY_LINE)) return;
       clearTimeout(timer);
       resolve();
     });
@@ -182,8 +180,7 @@ async function stopLeftover(dataDir: string): Promise<void> {
   }
 }
 
-/** As root: another user, who then owns the files. Else nobody in particular: whoever runs this. */
-export function unprivilegedUser(): RunAs {
+function unprivilegedUser(): RunAs {
   if (process.getuid?.() !== 0) return {};
   for (const name of ['postgres', 'nobody']) {
     try {

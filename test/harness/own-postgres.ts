@@ -17,7 +17,7 @@ export class OwnPostgres implements TestDatabase {
 
   private constructor(
     readonly address: DatabaseAddress,
-    readonly dataDir: string,
+    private readonly dataDir: string,
     private running: EmbeddedPostgres,
   ) {}
 
