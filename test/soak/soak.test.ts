@@ -93,7 +93,8 @@ async function openDoors(): Promise<Door[]> {
     const [, ...args] = tunnel.command.split(' ');
     const client = new RunningProcess(bore.path, args, { PATH: process.env['PATH'], RUST_LOG: 'error' });
     clients.push(client);
-    await until(async () => (await platform.stateOf(tunnel)) === 'active', 'the tunnel is carried');
+    // active says that the client was let in; its port opens a moment later
+    await platform.server.waitFor(new RegExp(`"tunnelId":"${tunnel.id}".*"msg":"session began"`));
   }
   return Array.from({ length: SOURCES }, (_, i) => ({
     host: ADDRESS,
