@@ -42,13 +42,14 @@ export class HealthController {
     return this.health.check([]);
   }
 
-  /** Whether requests should be sent here: the database answers, and the process is not stopping. Without Redis it is `degraded`, and ready. */
+  /** Whether requests should be sent here: the database answers, and the process is not stopping. Without Redis, or a replica, it is `degraded`, and ready. */
   @Get('ready')
   @Header('cache-control', 'no-store')
   @HealthCheck()
   ready(): Promise<HealthCheckResult> {
     const redis = this.redis.state === 'disabled' ? [] : [() => this.checkRedis()];
-    return this.health.check([() => this.checkLifecycle(), () => this.checkDatabase(), ...redis]);
+    const replicas = this.database.hasReplicas ? [() => this.checkReplicas()] : [];
+    return this.health.check([() => this.checkLifecycle(), () => this.checkDatabase(), ...replicas, ...redis]);
   }
 
   private checkLifecycle() {
@@ -60,6 +61,13 @@ export class HealthController {
   private checkRedis() {
     const indicator = this.indicators.check('redis');
     return this.redis.state === 'up' ? indicator.up() : indicator.degraded('not reachable');
+  }
+
+  /** Never a reason to send requests elsewhere: the primary answers what they would. */
+  private checkReplicas() {
+    const indicator = this.indicators.check('replicas');
+    const { inUse, leftOut } = this.database.countReplicas();
+    return leftOut === 0 ? indicator.up() : indicator.degraded(`${inUse} of ${inUse + leftOut} in use`);
   }
 
   private async checkDatabase() {

@@ -7,12 +7,13 @@ import { TunnelsModule } from '../tunnels/tunnels.module.js';
 import { FleetMetrics, fleetMetricProviders } from './fleet-metrics.js';
 import { httpMetricProviders } from './http-metrics.js';
 import { MetricsController } from './metrics.controller.js';
+import { ReplicaMetrics, replicaMetricProviders } from './replica-metrics.js';
 
 /** What the controller, which belongs to the Prometheus module, needs from ours. */
 @Module({
   imports: [CapacityModule, ServersModule, TunnelsModule],
-  providers: [...fleetMetricProviders, ...httpMetricProviders],
-  exports: [FleetMetrics],
+  providers: [...fleetMetricProviders, ...httpMetricProviders, ...replicaMetricProviders],
+  exports: [FleetMetrics, ReplicaMetrics],
 })
 class MetricSourcesModule {}
 

@@ -3,6 +3,7 @@ import { Readable } from 'node:stream';
 import { Injectable } from '@nestjs/common';
 
 import { AuditLogRepository } from '../audit/audit-log.repository.js';
+import { noteWrite } from '../platform/http/request-context.js';
 import type { Caller } from '../platform/http/route-metadata.js';
 import type { EvidenceConnection, EvidenceQuery } from './evidence.js';
 import { EvidenceRepository } from './evidence.repository.js';
@@ -31,6 +32,7 @@ export class EvidenceService {
       target: { type: 'server', id: serverId },
       details: { port, from, to },
     });
+    noteWrite(caller.userId);
     return Readable.from(this.lines(caller, query), { objectMode: false });
   }
 

@@ -101,12 +101,14 @@ export class TunnelsRepository {
    */
   async list(userId: string, query: ListTunnelsQuery): Promise<PlacedTunnel[]> {
     const { where, orderBy } = selectionOf(query, placeOf(query));
-    return this.database.tunnel.findMany({
-      where: { userId, ...where },
-      orderBy,
-      take: query.limit + 1,
-      include: WITH_SERVER,
-    });
+    return this.database.read((reader) =>
+      reader.tunnel.findMany({
+        where: { userId, ...where },
+        orderBy,
+        take: query.limit + 1,
+        include: WITH_SERVER,
+      }),
+    );
   }
 
   /**
@@ -186,7 +188,7 @@ export class TunnelsRepository {
   }
 
   async countByState(): Promise<{ state: string; count: number }[]> {
-    return this.database.rows(
+    return this.database.readRows(
       z.object({ state: z.string(), count: z.int() }),
       // closed tunnels are history: counting them would cost more with every day
       Prisma.sql`SELECT state::text, count(*)::int AS count FROM tunnels WHERE state <> 'closed' GROUP BY state`,

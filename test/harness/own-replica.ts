@@ -5,7 +5,7 @@ import { promoteReplica, startPostgresReplica } from '../../src/local/postgres-r
 import { BINARIES_HOME } from '../../src/local/state-folders.js';
 import type { TestDatabase } from './database.js';
 import { ownPort } from './own-ports.js';
-import type { OwnPostgres } from './own-postgres.js';
+import { type OwnPostgres, signalAll } from './own-postgres.js';
 
 /** A real streaming replica of a suite's own PostgreSQL. */
 export class OwnReplica {
@@ -44,6 +44,15 @@ export class OwnReplica {
 
   async promote(): Promise<void> {
     await promoteReplica({ ...this.primary.address, port: this.port });
+  }
+
+  /** Stops every process of it, as a machine that hangs does. */
+  async freeze(): Promise<void> {
+    await signalAll(this.running, 'SIGSTOP');
+  }
+
+  async thaw(): Promise<void> {
+    await signalAll(this.running, 'SIGCONT');
   }
 
   /** kill -9: of the postmaster; its children notice, and end. */

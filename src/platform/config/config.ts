@@ -2,6 +2,9 @@ import { isIP } from 'node:net';
 
 import { z } from 'zod';
 
+import { poolSizeOf } from '../database/pool-size.js';
+import { ReplicaHosts } from './replica-hosts.js';
+
 /** Text that must not be shown: prints as `***` wherever it is logged or serialised. Read it with {@link reveal}. */
 export class Secret {
   readonly #text: string;
@@ -109,8 +112,16 @@ const Environment = z.object({
   DB_NAME: z.string().default('bore_db'),
   DB_USER: z.string().default('bore_user'),
   DB_PASSWORD: password,
-  /** Connections of this process. Over all backends: (DB_POOL_SIZE + queue connections) × processes < max_connections. */
-  DB_POOL_SIZE: int(2, 200).default(10),
+  /** PostgreSQL itself, where DB_HOST is a pooler: for connections that LISTEN. */
+  DB_DIRECT_HOST: z.string().optional(),
+  DB_DIRECT_PORT: port.optional(),
+  /** `host` or `host:port`: streaming replicas that answer what may be some seconds old. */
+  DB_REPLICA_HOSTS: list.pipe(ReplicaHosts).default([]),
+  /** What PostgreSQL (or a pooler before it) allows for this application, and how many backends share it: pool-size.ts. */
+  DB_MAX_CONNECTIONS: int(10, 100_000).default(100),
+  BACKEND_INSTANCES: int(1, 1_000).default(1),
+  /** Connections of this process; not set: its share. */
+  DB_POOL_SIZE: int(2, 200).optional(),
 
   /** Whether backends share what they count over Redis; without it each process counts for itself. */
   REDIS_ENABLED: flag.default(false),
@@ -186,7 +197,7 @@ const Environment = z.object({
 });
 
 /** Everything that the environment decides, parsed. */
-export type Config = Readonly<z.output<typeof Environment>>;
+export type Config = Readonly<z.output<typeof Environment> & { DB_POOL_SIZE: number }>;
 
 /** Injection token of {@link Config}. */
 export const CONFIG = Symbol('CONFIG');
@@ -218,7 +229,9 @@ export function readConfig(environment: NodeJS.ProcessEnv): Config {
   if (config.REDIS_ENABLED && config.REDIS_MODE !== 'standalone' && config.REDIS_NODES.length === 0) {
     throw new ConfigError(`REDIS_NODES is missing: REDIS_MODE=${config.REDIS_MODE} needs it`);
   }
-  return config;
+  const poolSize = poolSizeOf(config);
+  if (typeof poolSize === 'string') throw new ConfigError(poolSize);
+  return { ...config, DB_POOL_SIZE: poolSize };
 }
 
 function describe(issue: z.core.$ZodIssue): string {

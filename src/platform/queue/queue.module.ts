@@ -3,7 +3,7 @@ import { Module } from '@nestjs/common';
 import { createPostgresBackend, setDefaultBackendFactory } from 'bullmq';
 
 import { CONFIG, type Config } from '../config/config.js';
-import { connectionOf } from '../database/database.js';
+import { directConnectionOf } from '../database/database.js';
 
 /** Enough for one queue and its worker; each keeps one more connection to LISTEN on. */
 const POOL_SIZE = 2;
@@ -19,7 +19,7 @@ const POOL_SIZE = 2;
       useFactory: (config: Config) => {
         setDefaultBackendFactory(createPostgresBackend);
         return {
-          connection: { ...connectionOf(config), max: POOL_SIZE, application_name: 'bore-queue', migrate: true },
+          connection: { ...directConnectionOf(config), max: POOL_SIZE, application_name: 'bore-queue', migrate: true },
           defaultJobOptions: { removeOnComplete: { count: 100 }, removeOnFail: { count: 500 } },
         };
       },
