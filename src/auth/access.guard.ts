@@ -2,7 +2,6 @@ import { Inject, Injectable, type ExecutionContext } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 import { AuthGuard } from '@nestjs/passport';
 import type { FastifyRequest } from 'fastify';
-import { ExtractJwt } from 'passport-jwt';
 
 import { CONFIG, type Config } from '../platform/config/config.js';
 import { PlatformError } from '../platform/errors/error-register.js';
@@ -10,9 +9,8 @@ import type { ApiKeyScope } from '../platform/http/api-key-scope.js';
 import { type Access, ACCESS_KEY } from '../platform/http/route-metadata.js';
 import { looksLikeApiKey } from './api-key.js';
 import { ApiKeysService } from './api-keys.service.js';
+import { bearerTokenOf } from './bearer-token.js';
 import { hasInternalKey } from './internal-api.js';
-
-const bearerToken = ExtractJwt.fromAuthHeaderAsBearerToken();
 
 /** Lets a request through to its route or refuses it, by the route's access metadata. Applies to every route. */
 @Injectable()
@@ -51,7 +49,7 @@ export class AccessGuard extends AuthGuard('jwt') {
 
   /** Finds out who calls: by an API key, else by an access token. @throws PlatformError UNAUTHENTICATED */
   private async authenticate(request: FastifyRequest, context: ExecutionContext): Promise<void> {
-    const token = bearerToken(request);
+    const token = bearerTokenOf(request);
     if (token === null || !looksLikeApiKey(token)) {
       await super.canActivate(context);
       return;

@@ -1,11 +1,12 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { PassportStrategy } from '@nestjs/passport';
-import { ExtractJwt, Strategy } from 'passport-jwt';
+import { Strategy } from 'passport-jwt';
 
 import { CONFIG, type Config } from '../platform/config/config.js';
 import type { Caller } from '../platform/http/route-metadata.js';
 import { ACCESS_TOKEN_CHECKS, AccessToken, signingKeyOf } from './access-token.js';
 import { AuthSessionsRepository } from './auth-sessions.repository.js';
+import { bearerTokenOf } from './bearer-token.js';
 
 /**
  * Checks the bearer token, then the session it names: a logout, a suspension or a change of role counts from the next
@@ -18,7 +19,7 @@ export class JwtStrategy extends PassportStrategy(Strategy) {
     private readonly sessions: AuthSessionsRepository,
   ) {
     super({
-      jwtFromRequest: ExtractJwt.fromAuthHeaderAsBearerToken(),
+      jwtFromRequest: bearerTokenOf,
       secretOrKey: signingKeyOf(config),
       ...ACCESS_TOKEN_CHECKS,
       // with the header, for the type of the token

@@ -24,6 +24,4 @@ declare module 'passport-jwt' {
       verify: (payload: unknown, done: (error: unknown, user?: object | false) => void) => void,
     );
   }
-
-  export const ExtractJwt: { fromAuthHeaderAsBearerToken(): Extractor };
 }

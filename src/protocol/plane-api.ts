@@ -40,7 +40,8 @@ export const ListenPort = z.int().min(1).max(65_535);
 /** Public name or address of a bore-server, as clients will type it. */
 export const HostName = z
   .string()
-  .max(253)
+  // nothing else is looked at in a longer one: the pattern takes the square of its length
+  .max(253, { abort: true })
   .regex(
     /^([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)(\.[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*$|^[0-9a-fA-F:]*:[0-9a-fA-F:.]*$/,
     'a host name or an IP address',
