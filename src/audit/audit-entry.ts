@@ -9,7 +9,12 @@ export const ListAuditQuery = PageQuery.extend({
   actorId: z.guid().optional().describe('Who did it'),
   userId: z.guid().optional().describe('Whose account it is about'),
   targetType: z.enum(['user', 'session', 'api_key', 'server', 'tunnel']).optional(),
-  targetId: z.string().min(1).max(128).optional(),
+  targetId: z
+    .string()
+    .min(1)
+    .max(128)
+    .regex(/^\P{Cc}*$/u, 'must not hold control characters')
+    .optional(),
   from: Instant.optional().describe('At this time or later'),
   to: Instant.optional().describe('Before this time'),
 });

@@ -1,9 +1,9 @@
 import { Body, Controller, Delete, Get, Header, Param, Post, Query } from '@nestjs/common';
 import { ApiTags } from '@nestjs/swagger';
-import { z } from 'zod';
 
 import { Answers } from '../platform/http/answers.decorator.js';
 import { type Page, PageQuery } from '../platform/http/page.js';
+import { ResourceId } from '../platform/http/resource-id.js';
 import { CurrentLogin, type LoggedIn, LoginOnly } from '../platform/http/route-metadata.js';
 import { CurrentNewResource, Idempotent } from '../platform/idempotency/idempotent.js';
 import type { NewResource } from '../platform/idempotency/idempotency-keys.repository.js';
@@ -38,7 +38,7 @@ export class ApiKeysController {
   @Delete(':id')
   @LoginOnly()
   @Answers(204, null, 'NOT_FOUND')
-  revoke(@CurrentLogin() caller: LoggedIn, @Param('id', { schema: z.guid() }) id: string): Promise<void> {
+  revoke(@CurrentLogin() caller: LoggedIn, @Param('id', { schema: ResourceId }) id: string): Promise<void> {
     return this.keys.revoke(caller, id);
   }
 }

@@ -1,9 +1,9 @@
 import { Controller, Delete, Get, Param, Post, Query } from '@nestjs/common';
 import { ApiTags } from '@nestjs/swagger';
-import { z } from 'zod';
 
 import { Answers } from '../platform/http/answers.decorator.js';
 import { type Page, PageQuery } from '../platform/http/page.js';
+import { ResourceId } from '../platform/http/resource-id.js';
 import { CurrentLogin, type LoggedIn, LoginOnly } from '../platform/http/route-metadata.js';
 import { SessionPage, type SessionView } from './session.js';
 import { SessionsService } from './sessions.service.js';
@@ -37,7 +37,7 @@ export class SessionsController {
   @Delete('sessions/:id')
   @LoginOnly()
   @Answers(204, null, 'NOT_FOUND')
-  end(@CurrentLogin() caller: LoggedIn, @Param('id', { schema: z.guid() }) id: string): Promise<void> {
+  end(@CurrentLogin() caller: LoggedIn, @Param('id', { schema: ResourceId }) id: string): Promise<void> {
     return this.sessions.end(caller, id);
   }
 }

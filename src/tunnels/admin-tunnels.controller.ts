@@ -1,9 +1,9 @@
 import { Body, Controller, Delete, Get, Param, Post, Query } from '@nestjs/common';
 import { ApiTags } from '@nestjs/swagger';
-import { z } from 'zod';
 
 import { Answers } from '../platform/http/answers.decorator.js';
 import { type Page, pageOf } from '../platform/http/page.js';
+import { ResourceId } from '../platform/http/resource-id.js';
 import { AdminOnly, type Caller, CurrentCaller } from '../platform/http/route-metadata.js';
 import { AdminTunnelView, ListAdminTunnelsQuery, SuspendTunnelRequest } from './admin-tunnel.js';
 import { AdministrationService } from './administration.service.js';
@@ -23,14 +23,14 @@ export class AdminTunnelsController {
   @Get(':id')
   @AdminOnly('admin:read')
   @Answers(200, AdminTunnelView, 'NOT_FOUND')
-  get(@Param('id', { schema: z.guid() }) id: string): Promise<AdminTunnelView> {
+  get(@Param('id', { schema: ResourceId }) id: string): Promise<AdminTunnelView> {
     return this.administration.getTunnel(id);
   }
 
   @Delete(':id')
   @AdminOnly('admin:write')
   @Answers(204, null, 'NOT_FOUND')
-  close(@CurrentCaller() caller: Caller, @Param('id', { schema: z.guid() }) id: string): Promise<void> {
+  close(@CurrentCaller() caller: Caller, @Param('id', { schema: ResourceId }) id: string): Promise<void> {
     return this.administration.closeTunnel(caller, id);
   }
 
@@ -39,7 +39,7 @@ export class AdminTunnelsController {
   @Answers(200, AdminTunnelView, 'NOT_FOUND', 'OWN_ACCOUNT', 'TUNNEL_CLOSED')
   suspend(
     @CurrentCaller() caller: Caller,
-    @Param('id', { schema: z.guid() }) id: string,
+    @Param('id', { schema: ResourceId }) id: string,
     @Body({ schema: SuspendTunnelRequest }) body: SuspendTunnelRequest,
   ): Promise<AdminTunnelView> {
     return this.administration.suspendTunnel(caller, id, body);

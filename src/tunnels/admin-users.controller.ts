@@ -1,10 +1,10 @@
 import { Body, Controller, Get, Param, Patch, Query } from '@nestjs/common';
 import { ApiTags } from '@nestjs/swagger';
-import { z } from 'zod';
 
 import { Answers } from '../platform/http/answers.decorator.js';
 import { Conditional, IfMatch, type SeenVersions, Tagged, type Versioned, versioned } from '../platform/http/etag.js';
 import { type Page, pageOf } from '../platform/http/page.js';
+import { ResourceId } from '../platform/http/resource-id.js';
 import { AdminOnly, type Caller, CurrentCaller } from '../platform/http/route-metadata.js';
 import { AdminUserView, ListUsersQuery, UpdateUserRequest } from '../users/admin-user.js';
 import { AdministrationService } from './administration.service.js';
@@ -25,7 +25,7 @@ export class AdminUsersController {
   @AdminOnly('admin:read')
   @Tagged()
   @Answers(200, AdminUserView, 'NOT_FOUND')
-  async get(@Param('id', { schema: z.guid() }) id: string): Promise<Versioned<AdminUserView>> {
+  async get(@Param('id', { schema: ResourceId }) id: string): Promise<Versioned<AdminUserView>> {
     return versioned(await this.administration.getUser(id));
   }
 
@@ -36,7 +36,7 @@ export class AdminUsersController {
   @Answers(200, AdminUserView, 'NOT_FOUND', 'OWN_ACCOUNT')
   async update(
     @CurrentCaller() caller: Caller,
-    @Param('id', { schema: z.guid() }) id: string,
+    @Param('id', { schema: ResourceId }) id: string,
     @IfMatch() versions: SeenVersions,
     @Body({ schema: UpdateUserRequest }) body: UpdateUserRequest,
   ): Promise<Versioned<AdminUserView>> {

@@ -1,10 +1,10 @@
 import { Body, Controller, Delete, Get, Header, Param, Patch, Post, Query } from '@nestjs/common';
 import { ApiTags } from '@nestjs/swagger';
-import { z } from 'zod';
 
 import { Answers } from '../platform/http/answers.decorator.js';
 import { Conditional, IfMatch, type SeenVersions, Tagged, type Versioned } from '../platform/http/etag.js';
 import { type Page, pageOf } from '../platform/http/page.js';
+import { ResourceId } from '../platform/http/resource-id.js';
 import { AccountOnly, type Caller, CurrentCaller } from '../platform/http/route-metadata.js';
 import type { NewResource } from '../platform/idempotency/idempotency-keys.repository.js';
 import { CurrentNewResource, Idempotent } from '../platform/idempotency/idempotent.js';
@@ -53,7 +53,10 @@ export class TunnelsController {
   @AccountOnly('tunnels:read')
   @Tagged()
   @Answers(200, TunnelView, 'NOT_FOUND')
-  get(@CurrentCaller() caller: Caller, @Param('id', { schema: z.guid() }) id: string): Promise<Versioned<TunnelView>> {
+  get(
+    @CurrentCaller() caller: Caller,
+    @Param('id', { schema: ResourceId }) id: string,
+  ): Promise<Versioned<TunnelView>> {
     return this.tunnels.get(caller, id);
   }
 
@@ -64,7 +67,7 @@ export class TunnelsController {
   @Answers(200, TunnelView, 'NOT_FOUND', 'NAME_TAKEN', 'TUNNEL_CLOSED')
   update(
     @CurrentCaller() caller: Caller,
-    @Param('id', { schema: z.guid() }) id: string,
+    @Param('id', { schema: ResourceId }) id: string,
     @Body({ schema: UpdateTunnelRequest }) body: UpdateTunnelRequest,
     @IfMatch() versions: SeenVersions,
   ): Promise<Versioned<TunnelView>> {
@@ -77,7 +80,7 @@ export class TunnelsController {
   @Answers(204, null, 'NOT_FOUND')
   close(
     @CurrentCaller() caller: Caller,
-    @Param('id', { schema: z.guid() }) id: string,
+    @Param('id', { schema: ResourceId }) id: string,
     @IfMatch() versions: SeenVersions,
   ): Promise<void> {
     return this.tunnels.close(caller, id, versions);
@@ -87,14 +90,14 @@ export class TunnelsController {
   @AccountOnly('tunnels:write')
   @Header('cache-control', 'no-store')
   @Answers(200, OpenedTunnel, 'NOT_FOUND', 'TUNNEL_CLOSED')
-  rotateToken(@CurrentCaller() caller: Caller, @Param('id', { schema: z.guid() }) id: string): Promise<OpenedTunnel> {
+  rotateToken(@CurrentCaller() caller: Caller, @Param('id', { schema: ResourceId }) id: string): Promise<OpenedTunnel> {
     return this.tunnels.rotateToken(caller, id);
   }
 
   @Post(':id/disconnect')
   @AccountOnly('tunnels:write')
   @Answers(204, null, 'NOT_FOUND')
-  disconnect(@CurrentCaller() caller: Caller, @Param('id', { schema: z.guid() }) id: string): Promise<void> {
+  disconnect(@CurrentCaller() caller: Caller, @Param('id', { schema: ResourceId }) id: string): Promise<void> {
     return this.tunnels.disconnect(caller, id);
   }
 }

@@ -9,13 +9,25 @@ import { DisplayName, Email, UserView } from './user.js';
 /** A year: longer than any port should be kept from everybody without somebody looking again. */
 const QUARANTINE_HOURS_MAX = 8_760;
 
+/** An e-mail address of 254 characters, in base64url. */
+const CURSOR_CHARS_MAX = 340;
+
 /** How long a public port is kept from everybody; 0: not at all. */
 export const QuarantineHours = z.int().min(0).max(QUARANTINE_HOURS_MAX);
 
 const flag = z.enum(['true', 'false']).transform((text) => text === 'true');
 
 export const ListUsersQuery = PageQuery.extend({
-  email: z.string().trim().toLowerCase().min(1).max(254).optional().describe('Beginning of the e-mail address'),
+  cursor: z.string().max(CURSOR_CHARS_MAX).optional(),
+  email: z
+    .string()
+    .trim()
+    .toLowerCase()
+    .min(1)
+    .max(254)
+    .regex(/^\P{Cc}*$/u, 'must not hold control characters')
+    .optional()
+    .describe('Beginning of the e-mail address'),
   role: z.enum(Role).optional(),
   plan: z.enum(Plan).optional(),
   suspended: flag.optional(),
