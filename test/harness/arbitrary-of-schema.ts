@@ -93,12 +93,18 @@ function fitting(schema: Schema, components: Readonly<Record<string, unknown>>):
 function integer({ minimum = -(2 ** 53), maximum = 2 ** 53 }: Schema): fc.Arbitrary<number> {
   const [min, max] = [Math.ceil(minimum), Math.floor(maximum)];
   const small = fc.integer({ min: Math.max(min, -10), max: Math.min(max, Math.max(min, 0) + 100) });
-  return fc.oneof(small, fc.constantFrom(min, max), fc.constantFrom(min - 1, max + 1, 0.5));
+  return fc.oneof(
+    { weight: 8, arbitrary: small },
+    { weight: 4, arbitrary: fc.constantFrom(min, max) },
+    { weight: 1, arbitrary: fc.constantFrom(min - 1, max + 1, 0.5) },
+  );
 }
 
 function text({ pattern, format, minLength, maxLength }: Schema): fc.Arbitrary<string> {
   if (format === 'uuid') return fc.uuid();
   if (format === 'email') return fc.emailAddress();
+  if (format === 'cidrv4') return fc.tuple(fc.ipV4(), fc.nat(32)).map((parts) => parts.join('/'));
+  if (format === 'cidrv6') return fc.tuple(fc.ipV6(), fc.nat(128)).map((parts) => parts.join('/'));
   if (format === 'date-time') return fc.date({ noInvalidDate: true }).map((date) => date.toISOString());
   if (pattern !== undefined && !pattern.includes('\\p{')) return fc.stringMatching(new RegExp(pattern));
   const plain = fc.string({ minLength, maxLength: Math.min(Math.max(minLength, maxLength), minLength + 40) });
@@ -107,11 +113,19 @@ function text({ pattern, format, minLength, maxLength }: Schema): fc.Arbitrary<s
 
 function object(schema: Schema, child: (of: unknown) => fc.Arbitrary<unknown>): fc.Arbitrary<unknown> {
   const properties = schema.properties ?? {};
-  const known = fc.record(Object.fromEntries(Object.entries(properties).map(([key, of]) => [key, child(of)])), {
-    requiredKeys: schema.required.filter((key) => key in properties),
-  });
+  const arbitraries = Object.fromEntries(Object.entries(properties).map(([key, of]) => [key, child(of)]));
+  const requiredKeys = schema.required.filter((key) => key in properties);
+  const optionalKeys = Object.keys(properties).filter((key) => !requiredKeys.includes(key));
+  // few at a time: among many, one that does not fit would spoil nearly every object
+  const known = fc
+    .subarray(optionalKeys, { maxLength: Math.min(optionalKeys.length, 3) })
+    .chain((keys) =>
+      fc.record(Object.fromEntries([...requiredKeys, ...keys].map((key) => [key, arbitraries[key] ?? anyJson]))),
+    );
   if (typeof schema.additionalProperties === 'object') {
-    return fc.dictionary(fc.string({ maxLength: 12 }), child(schema.additionalProperties), { maxKeys: 5 });
+    const plain = fc.stringMatching(/^[a-z]{1,12}$/);
+    const names = fc.oneof({ weight: 20, arbitrary: plain }, { weight: 1, arbitrary: fc.string({ maxLength: 12 }) });
+    return fc.dictionary(names, child(schema.additionalProperties), { maxKeys: 5 });
   }
   const strange = fc.dictionary(fc.constantFrom('role', 'id', 'userId', '__proto__', 'plan', 'x'), anyJson, {
     maxKeys: 2,
