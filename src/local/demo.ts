@@ -99,8 +99,8 @@ async function throughTunnel(demo: Demo): Promise<void> {
       await stop(client);
     }
     step('Ctrl-C for borectl: it has closed the tunnel.');
-    if (await connects(tunnel)) throw new DemoFailure(`The public port ${tunnel.port} is still open.`);
-    step(`${tunnel.publicAddress} refuses connections again.`);
+    if (await answers(tunnel)) throw new DemoFailure(`The public port ${tunnel.port} is still open.`);
+    step(`${tunnel.publicAddress} takes no visitors any more.`);
   } finally {
     web.close();
     web.closeAllConnections();
@@ -192,16 +192,24 @@ async function fetchPage({ host, port }: { host: string; port: number }, signal:
   }
 }
 
-async function connects({ host, port }: { host: string; port: number }): Promise<boolean> {
+/** Whether a visitor is answered. A balancer in front takes connections also for nobody, and ends them at once. */
+async function answers({ host, port }: { host: string; port: number }): Promise<boolean> {
   const socket = net.connect({ host, port });
   try {
-    await once(socket, 'connect', { signal: AbortSignal.timeout(STEP_MS) });
+    socket.write('GET / HTTP/1.0\r\n\r\n');
+    await once(socket, 'data', { signal: AbortSignal.any([AbortSignal.timeout(STEP_MS), ending(socket)]) });
     return true;
   } catch {
-    return false; // refused, as it should be; or silence, which takes no visitors either
+    return false; // refused or ended, as it should be; or silence, which takes no visitors either
   } finally {
     socket.destroy();
   }
+}
+
+function ending(socket: net.Socket): AbortSignal {
+  const ended = new AbortController();
+  socket.once('end', () => ended.abort()).once('close', () => ended.abort());
+  return ended.signal;
 }
 
 const interruption = new AbortController();

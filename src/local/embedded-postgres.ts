@@ -11,6 +11,7 @@ import { chown, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 
+import { diesWithUs } from './dies-with-us.js';
 import { installBinaries, PostgresStartError } from './postgres-binaries.js';
 import { commandLineOf } from './processes.js';
 
@@ -36,6 +37,8 @@ export interface EmbeddedPostgresOptions {
   readonly onLine?: (line: string) => void;
   /** Gives up starting. */
   readonly signal?: AbortSignal;
+  /** Ends it when we are gone, where the system can do that. Otherwise the next start does. */
+  readonly diesWithUs?: boolean;
 }
 
 /** A running cluster. Whoever starts it must stop it. */
@@ -64,9 +67,16 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
     'logging_collector=off',
     ...(options.settings ?? []),
   ];
-  const child = spawn(
+  const place = ['-D', options.dataDir, '-p', String(options.port)];
+  const postgres: [string, ...string[]] = [
     path.join(bin, 'postgres'),
-    ['-D', options.dataDir, '-p', String(options.port), ...settings.flatMap((setting) => ['-c', setting])],
+    ...place,
+    ...settings.flatMap((setting) => ['-c', setting]),
+  ];
+  const [program, ...args] = options.diesWithUs ? diesWithUs('INT', postgres) : postgres;
+  const child = spawn(
+    program,
+    args,
     // a process group of its own: Ctrl-C on the terminal is for us, and we stop the database last
     { ...runAs, cwd: '/', env: childEnvironment(), stdio: ['ignore', 'ignore', 'pipe'], detached: true },
   );
@@ -167,7 +177,7 @@ async function checkVersion(dataDir: string, major: string): Promise<void> {
 }
 
 /** A launcher that was killed leaves its PostgreSQL running on our files: end it before another is started. */
-async function stopLeftover(dataDir: string): Promise<void> {
+export async function stopLeftover(dataDir: string): Promise<void> {
   const file = path.join(dataDir, 'postmaster.pid');
   if (!existsSync(file)) return;
   const pid = Number.parseInt(await readFile(file, 'utf8'), 10);

@@ -9,7 +9,7 @@
  * On its first start the copy replays the log of the time that copying took, and is consistent.
  */
 import { existsSync } from 'node:fs';
-import { appendFile, chmod, chown, copyFile, mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { appendFile, chmod, chown, copyFile, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 
 import pg from 'pg';
@@ -57,8 +57,11 @@ export interface PostgresReplicaOptions extends Omit<EmbeddedPostgresOptions, 'u
 
 /** Starts the replica, copying the primary first when there is no copy yet, and resolves when it takes readers. */
 export async function startPostgresReplica(options: PostgresReplicaOptions): Promise<EmbeddedPostgres> {
-  const { primary } = options;
-  if (!existsSync(path.join(options.dataDir, 'PG_VERSION'))) await copyPrimary(options);
+  const { primary, dataDir } = options;
+  // it knows where its primary is from when it was made: of another place, it is made anew
+  const settings = await readFile(path.join(dataDir, 'postgresql.auto.conf'), 'utf8').catch(() => '');
+  if (settings && !settings.includes(` port=${primary.port} `)) await rm(dataDir, { recursive: true });
+  if (!existsSync(path.join(dataDir, 'PG_VERSION'))) await copyPrimary(options);
   return startEmbeddedPostgres({ ...options, user: primary.user, password: primary.password });
 }
 
