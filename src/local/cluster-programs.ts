@@ -1,15 +1,16 @@
 /** How each part of a cluster is started. */
+import { rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 
 import type { DatabaseAddress } from '../platform/database/migrations.js';
-import type { RunningPart } from './cluster-part.js';
+import type { ClusterPart, RunningPart } from './cluster-part.js';
 import { type ClusterSettings, type Machine, MACHINES } from './cluster-settings.js';
 import { diesWithUs } from './dies-with-us.js';
 import { type EmbeddedPostgres, type EmbeddedPostgresOptions, startEmbeddedPostgres } from './embedded-postgres.js';
 import { DATABASE, DATABASE_USER } from './first-database.js';
 import { LogFile } from './log-file.js';
 import { findNginx, nginxCommand } from './nginx.js';
-import { startPostgresReplica } from './postgres-replica.js';
+import { promoteReplica, startPostgresReplica } from './postgres-replica.js';
 import { ourProgram, Program } from './program.js';
 import { backendEnvironment, serverEnvironment } from './program-environments.js';
 import { prometheusCommand } from './prometheus.js';
@@ -29,6 +30,8 @@ export interface ClusterOptions {
   readonly logDir: string;
   /** What the programs inherit; ours wins. */
   readonly environment: NodeJS.ProcessEnv;
+  /** What one program inherits besides, by its name. It wins over everything. */
+  readonly environmentOf?: (name: string) => NodeJS.ProcessEnv;
   /** Of one address, as nginx allows it; default: as shipped. */
   readonly requestsPerSecond?: number;
   /** Stops starting. */
@@ -72,6 +75,16 @@ export class ClusterPrograms {
       primary: { port, user, password, dataDir },
       name: 'cluster_replica',
     });
+  }
+
+  /** Makes the replica, which runs, the primary: ended, it lies where the primary lay, whose files are gone. */
+  async replacePrimary(replica: ClusterPart): Promise<void> {
+    const { settings, stateDir } = this.options;
+    await promoteReplica({ ...this.database, port: settings.replicaPort });
+    await replica.stop();
+    const [from, to] = [path.join(stateDir, 'postgres-replica'), path.join(stateDir, 'postgres')];
+    await rm(to, { recursive: true });
+    await rename(from, to);
   }
 
   private postgresAt(name: string, port: number): Omit<EmbeddedPostgresOptions, 'user' | 'password'> {
@@ -178,7 +191,7 @@ export class ClusterPrograms {
       name,
       command: ourProgram(script),
       cwd: PROJECT_DIR,
-      env,
+      env: { ...env, ...this.options.environmentOf?.(name) },
       log: this.log(name),
       onError,
       drainMs,

@@ -84,6 +84,16 @@ export class Cluster {
     for (const part of this.parts.toReversed()) void part.kill();
   }
 
+  /**
+   * As when the primary's machine is lost: the replica takes over its place. There is no replica then until it is started
+   * again, as a copy of the new primary.
+   */
+  async failOver(): Promise<void> {
+    await this.primary.kill();
+    await this.programs.replacePrimary(this.replica);
+    await this.primary.start();
+  }
+
   /** As programs on this machine reach the API: through nginx. */
   get url(): string {
     return this.programs.url;

@@ -41,9 +41,17 @@ export class Api {
     return this.send('PATCH', path, JSON.stringify(body), { 'content-type': 'application/json' });
   }
 
-  async send(method: string, path: string, body?: string, headers: Record<string, string> = {}): Promise<Answer> {
+  /** @param signal gives up */
+  async send(
+    method: string,
+    path: string,
+    body?: string,
+    headers: Record<string, string> = {},
+    signal: AbortSignal | null = null,
+  ): Promise<Answer> {
     const response = await fetch(`${this.url}${path}`, {
       method,
+      signal,
       headers: { ...this.headers, ...headers },
       ...(body !== undefined && { body }),
     });

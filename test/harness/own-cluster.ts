@@ -22,6 +22,8 @@ interface OwnClusterOptions {
   readonly address: string;
   /** Of backends and bore-servers. */
   readonly env?: NodeJS.ProcessEnv;
+  /** Of one of them, by its name: `backend-1`, `bore-server-s1`. */
+  readonly envOf?: (name: string, settings: ClusterSettings) => NodeJS.ProcessEnv;
 }
 
 /** What `npm run cluster` runs, of a suite's own: `cluster.backends[0].kill()` and so on. */
@@ -33,7 +35,7 @@ export class OwnCluster {
     private readonly folder: string,
   ) {}
 
-  static async start({ address, env = {} }: OwnClusterOptions): Promise<OwnCluster> {
+  static async start({ address, env = {}, envOf = () => ({}) }: OwnClusterOptions): Promise<OwnCluster> {
     const port = await ownPort(4);
     const settings = readClusterSettings({
       BORE_LOCAL_BIND: address,
@@ -54,6 +56,7 @@ export class OwnCluster {
       stateDir: folder,
       logDir,
       environment: { PATH: process.env['PATH'], PLAN_FREE_TUNNELS: '100', ...NO_LIMITS, ...env },
+      environmentOf: (name) => envOf(name, settings),
       // all callers of a suite are one address
       requestsPerSecond: 100_000,
       signal: new AbortController().signal,
