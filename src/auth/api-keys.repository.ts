@@ -142,6 +142,18 @@ export class ApiKeysRepository {
     return found ?? null;
   }
 
+  /** Which of many keys work now, of accounts that are not suspended. */
+  async openOf(ids: readonly string[]): Promise<ReadonlySet<string>> {
+    if (ids.length === 0) return new Set();
+    const rows = await this.database.rows(
+      z.object({ id: z.guid() }),
+      Prisma.sql`
+        SELECT k.id FROM api_keys k JOIN users u ON u.id = k.user_id
+        WHERE k.id = ANY (${[...ids]}::uuid[]) AND ${OPEN} AND u.suspended_at IS NULL`,
+    );
+    return new Set(rows.map(({ id }) => id));
+  }
+
   async noteUse(id: string): Promise<void> {
     await this.database.$executeRaw`
       UPDATE api_keys k SET last_used_at = now() WHERE k.id = ${id}::uuid AND ${USE_IS_TO_BE_NOTED}`;

@@ -181,6 +181,18 @@ export class AuthSessionsRepository {
     return session;
   }
 
+  /** Which of many sessions still count. */
+  async aliveOf(sessionIds: readonly string[]): Promise<ReadonlySet<string>> {
+    if (sessionIds.length === 0) return new Set();
+    const rows = await this.database.rows(
+      z.object({ id: z.guid() }),
+      Prisma.sql`
+        SELECT s.id FROM auth_sessions s JOIN users u ON u.id = s.user_id
+        WHERE s.id = ANY (${[...sessionIds]}::uuid[]) AND ${this.alive}`,
+    );
+    return new Set(rows.map(({ id }) => id));
+  }
+
   /** An account's sessions that still count, newest first, beginning behind `after`. */
   listAlive(userId: string, limit: number, after: string | undefined): Promise<SessionRow[]> {
     return this.database.rows(
