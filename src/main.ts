@@ -7,6 +7,7 @@ import type { Logger } from 'pino';
 
 import { AppModule } from './app.module.js';
 import { refuseStrangers } from './auth/internal-api.js';
+import { EventSignal } from './events/event-signal.js';
 import { HttpMetrics } from './metrics/http-metrics.js';
 import { serveOpenApi } from './openapi.js';
 import { CONFIG, type Config, ConfigError, readConfig } from './platform/config/config.js';
@@ -43,6 +44,7 @@ async function start(): Promise<void> {
   answerNotModified(server);
   refuseStrangers(server, config.INTERNAL_API_KEY);
   app.get(HttpMetrics, { strict: false }).install(server);
+  app.get(EventSignal, { strict: false }).install(server);
 
   app.setGlobalPrefix('api/v1', { exclude: ['health', 'health/live', 'health/ready', 'metrics'] });
   const { ALLOWED_ORIGINS } = app.get<Config>(CONFIG);

@@ -6,6 +6,7 @@ import { z } from 'zod';
 
 import { AuditLogRepository } from '../audit/audit-log.repository.js';
 import { AuthRetentionRepository } from '../auth/auth-retention.repository.js';
+import { EventsRepository } from '../events/events.repository.js';
 import { CONFIG, type Config } from '../platform/config/config.js';
 import { IdempotencyKeysRepository } from '../platform/idempotency/idempotency-keys.repository.js';
 import { LOGGER } from '../platform/logging/logger.js';
@@ -49,6 +50,7 @@ export class HousekeepingProcessor extends WorkerHost implements OnApplicationBo
     private readonly ledger: LedgerRepository,
     private readonly audit: AuditLogRepository,
     private readonly auth: AuthRetentionRepository,
+    private readonly events: EventsRepository,
     private readonly quarantine: QuarantineRepository,
     private readonly idempotencyKeys: IdempotencyKeysRepository,
   ) {
@@ -79,7 +81,8 @@ export class HousekeepingProcessor extends WorkerHost implements OnApplicationBo
       if (lost.length > 0) this.logger.warn({ serverIds: lost, tunnels: offline }, 'bore-servers lost');
     },
     'forget-old-records': async () => {
-      const { CONNECTION_RETENTION_DAYS, USAGE_RETENTION_DAYS, AUDIT_RETENTION_DAYS } = this.config;
+      const { CONNECTION_RETENTION_DAYS, USAGE_RETENTION_DAYS, AUDIT_RETENTION_DAYS, EVENT_RETENTION_HOURS } =
+        this.config;
       const deleted = {
         connections: await inBatches((n) => this.ledger.forgetConnections(CONNECTION_RETENTION_DAYS, n)),
         tunnelSessions: await inBatches((n) => this.ledger.forgetSessions(CONNECTION_RETENTION_DAYS, n)),
@@ -87,6 +90,7 @@ export class HousekeepingProcessor extends WorkerHost implements OnApplicationBo
         hours: await inBatches((n) => this.ledger.forgetUsage(USAGE_RETENTION_DAYS, n)),
         reporters: await inBatches((n) => this.ledger.forgetReporters(REPORTER_RETENTION_DAYS, n)),
         auditEntries: await inBatches((n) => this.audit.forget(AUDIT_RETENTION_DAYS, n)),
+        events: await inBatches((n) => this.events.forget(EVENT_RETENTION_HOURS, n)),
         refreshTokens: await inBatches((n) => this.auth.forgetRefreshTokens(n)),
         sessions: await inBatches((n) => this.auth.forgetSessions(n)),
         portsInQuarantine: await inBatches((n) => this.quarantine.forgetEnded(n)),

@@ -177,6 +177,12 @@ const Environment = z.object({
   CONNECTION_RETENTION_DAYS: int(1, 3_650).default(30),
   /** How long hourly usage can be looked up: more than a year, so that a year can be compared with the one before. */
   USAGE_RETENTION_DAYS: int(1, 3_650).default(400),
+  /** How long events can be replayed and looked up. */
+  EVENT_RETENTION_HOURS: int(1, 8_760).default(72),
+  /** Event streams (SSE and socket.io) that this process carries at once; each costs some 50 KB and a descriptor. */
+  EVENT_STREAMS_MAX: int(1, 50_000).default(2000),
+  /** Of these, of one user. */
+  EVENT_STREAMS_PER_USER_MAX: int(1, 10_000).default(20),
   /** How long the audit log is kept. The database refuses to delete what is younger than 90 days. */
   AUDIT_RETENTION_DAYS: int(90, 3_650).default(400),
   /** How long the port of a tunnel suspended for abuse is kept from everybody, when the administrator names no time. */

@@ -37,6 +37,7 @@ export const ERROR_REGISTER = {
   PORT_REQUIRED: { status: 422, title: 'Too many tunnels to search: the port must be named' },
   IDEMPOTENCY_KEY_REUSED: { status: 422, title: 'This Idempotency-Key was used for another request' },
   QUOTA_EXCEEDED: { status: 429, title: 'The plan’s number of open tunnels is reached' },
+  TOO_MANY_STREAMS: { status: 429, title: 'Too many event streams of this account are open' },
   TOO_MANY_REQUESTS: { status: 429, title: 'Too many requests' },
   INTERNAL_ERROR: { status: 500, title: 'Something failed on our side' },
   NO_CAPACITY: { status: 503, title: 'All bore-servers are full or away' },
