@@ -1,5 +1,5 @@
 /** Reads that go to a streaming replica, and those that must not. */
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 
 import { Api } from '../harness/api.js';
 import { startBackend } from '../harness/backend.js';
@@ -19,7 +19,16 @@ afterAll(async () => {
   await platform?.stop();
 });
 
+async function newestAction(admin: Api): Promise<unknown> {
+  return (await admin.get('/api/v1/admin/audit?limit=1')).body.items[0].action;
+}
+
 describe('with a replica', () => {
+  afterEach(async () => {
+    await platform.replica.resumeReplay();
+    await platform.endDelay();
+  });
+
   it('lists of an account that has written nothing lately come from it, on every backend; one tunnel does not', async () => {
     const owner = await platform.newOwner();
     for (const i of [0, 1]) await until(() => platform.isReadFromReplica(owner, i), 'a read of the replica');
@@ -92,7 +101,6 @@ describe('with a replica', () => {
       expect((await from.api.at(platform.at(0).url).patch(owner.path, { name })).status).toBe(200);
       expect(await platform.nameInList(to, 1)).toBe(name);
     }
-    await platform.endDelay();
   });
 
   it('an administrator sees at once what they did to others: accounts, tunnels, and the audit log', async () => {
@@ -122,14 +130,18 @@ describe('with a replica', () => {
     expect((await admin.delete(`/api/v1/admin/tunnels/${owner.tunnelId}`)).status).toBe(204);
     const open = await other.get(`/api/v1/admin/tunnels?userId=${owner.userId}`);
     expect(open.body.items).toEqual([]);
-    const newest = async () => (await other.get('/api/v1/admin/audit?limit=1')).body.items[0].action;
-    expect(await newest()).toBe('tunnel.closed');
-    // a GET that writes
+    expect(await newestAction(other)).toBe('tunnel.closed');
+  });
+
+  it('a GET that writes counts as a write: who exported evidence finds it in the audit log', async () => {
+    const owner = await platform.newOwner();
+    const admin = await platform.admin();
+    const asSeen = { ...owner, api: admin, list: `/api/v1/admin/tunnels?userId=${owner.userId}` };
+    await until(() => platform.isReadFromReplica(asSeen, 1), 'the administrator is read from the replica');
+    await platform.replica.pauseReplay();
     const window = 'from=2026-01-01T00:00:00Z&to=2026-01-02T00:00:00Z';
-    const evidence = await admin.get(`/api/v1/admin/evidence?serverId=s1&port=10000&${window}`);
-    expect(evidence.status).toBe(200);
-    expect(await newest()).toBe('evidence.exported');
-    await platform.endDelay();
+    expect((await admin.get(`/api/v1/admin/evidence?serverId=s1&port=10000&${window}`)).status).toBe(200);
+    expect(await newestAction(admin.at(platform.at(1).url))).toBe('evidence.exported');
   });
 
   it('an account whose change is pending, or of which nobody knows, is read from the primary', async () => {

@@ -13,6 +13,8 @@ export interface Owner {
   readonly userId: string;
   readonly tunnelId: string;
   readonly path: string;
+  /** The list that shows the tunnel to `api`. */
+  readonly list: string;
 }
 
 /** Two backends on a PostgreSQL with one streaming replica, and a bore-server to open tunnels on. */
@@ -68,6 +70,7 @@ export class ReplicatedPlatform {
       userId: String(body.user.id),
       tunnelId: String(id),
       path: `/api/v1/tunnels/${id}`,
+      list: '/api/v1/tunnels',
     };
   }
 
@@ -78,8 +81,8 @@ export class ReplicatedPlatform {
   }
 
   /** The name that the owner's list shows at a backend. */
-  async nameInList({ api }: Owner, i: number): Promise<unknown> {
-    return (await api.at(this.at(i).url).get('/api/v1/tunnels')).body.items?.[0]?.name;
+  async nameInList({ api, list }: Owner, i: number): Promise<unknown> {
+    return (await api.at(this.at(i).url).get(list)).body.items?.[0]?.name;
   }
 
   /** Changes a row behind the API's back, on the primary: a list with the old name has come from a replica. */
