@@ -13,7 +13,8 @@ const UNITS_MAX = 1_024;
 export const TypedPassword = z
   .string()
   .min(1)
-  .max(UNITS_MAX)
+  // a longer one is not normalised: that takes the square of the marks on one letter
+  .max(UNITS_MAX, { abort: true })
   .regex(/^\P{Cs}*$/u, 'must be whole characters');
 
 /** Length is the only rule: composition rules make passwords weaker (OWASP ASVS 5.0, 6.2.5; NIST SP 800-63B). */

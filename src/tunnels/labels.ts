@@ -20,10 +20,15 @@ const LabelValue = z
   .regex(/^[^\p{Cc}\p{Cs}]*$/u, 'must hold no control characters');
 
 /** The owner's own marks of a tunnel. */
-export const Labels = z
-  .record(LabelKey, LabelValue)
-  .refine((labels) => Object.keys(labels).length <= LABELS_MAX, `at most ${LABELS_MAX}`);
+export const Labels = z.record(LabelKey, LabelValue);
 export type Labels = z.infer<typeof Labels>;
+
+/** The same, as they arrive: counted before any is looked at, because thousands of wrong ones would be thousands of errors. */
+export const GivenLabels = z.preprocess((given, context) => {
+  if (typeof given !== 'object' || given === null || Object.keys(given).length <= LABELS_MAX) return given;
+  context.addIssue({ code: 'custom', message: `at most ${LABELS_MAX}` });
+  return z.NEVER;
+}, Labels);
 
 /** `key`: any tunnel that has it; `key:value`: with this very value. */
 const LabelFilter = z

@@ -3,7 +3,7 @@ import { z } from 'zod';
 import type { Server, Tunnel } from '../platform/database/generated/client.js';
 import { ProxyProtocol, TunnelState } from '../platform/database/generated/enums.js';
 import { ListenPort, Location } from '../protocol/plane-api.js';
-import { Labels } from './labels.js';
+import { GivenLabels, Labels } from './labels.js';
 import { effectiveBandwidth, SettingsFields } from './tunnel-settings.js';
 
 /** A year: longer than any tunnel should live without somebody asking for it again. */
@@ -27,7 +27,7 @@ export const OpenTunnelRequest = z.strictObject({
   allowCidrs: SettingsFields.allowCidrs.optional(),
   denyCidrs: SettingsFields.denyCidrs.optional(),
   proxyProtocol: SettingsFields.proxyProtocol.optional(),
-  labels: Labels.optional(),
+  labels: GivenLabels.optional(),
 });
 export type OpenTunnelRequest = z.output<typeof OpenTunnelRequest>;
 
@@ -40,7 +40,7 @@ export const UpdateTunnelRequest = z.strictObject({
   allowCidrs: SettingsFields.allowCidrs.optional(),
   denyCidrs: SettingsFields.denyCidrs.optional(),
   proxyProtocol: SettingsFields.proxyProtocol.nullable().optional(),
-  labels: Labels.optional().describe('All of them: what is not in it is taken off'),
+  labels: GivenLabels.optional().describe('All of them: what is not in it is taken off'),
 });
 export type UpdateTunnelRequest = z.output<typeof UpdateTunnelRequest>;
 

@@ -24,7 +24,8 @@ export const DisplayName = z
   .string()
   .trim()
   .min(1)
-  .max(100)
+  // a longer one is not normalised: that takes the square of the marks on one letter
+  .max(100, { abort: true })
   .regex(
     /^[^\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]*$/u,
     'must not hold control or invisible characters',
