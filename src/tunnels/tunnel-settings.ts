@@ -51,10 +51,20 @@ export function effectiveBandwidth(asked: number | null, bandwidthMax: number): 
   return Math.min(asked ?? bandwidthMax, bandwidthMax);
 }
 
-/** One spelling for each address, so that a list shows what it holds and a network stands in it once. Host bits stay. */
+/** `::ffff:0:0/96`, in which every IPv4 address can be written as an IPv6 one, as the URL parser spells it. */
+const MAPPED = /^::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/;
+const MAPPED_PREFIX = 96;
+
+/**
+ * One spelling for each address, so that a list shows what it holds and a network stands in it once. Host bits stay. A network of
+ * mapped IPv4 addresses becomes the IPv4 one: bore-servers keep the families apart, and it would be nobody's.
+ */
 function canonicalNetwork(network: string): string {
   const [address = '', prefix = ''] = network.split('/');
   // the URL parser writes IPv6 as RFC 5952 asks: lower case, zeros compressed
   const spelled = address.includes(':') ? new URL(`http://[${address}]`).hostname.slice(1, -1) : address;
-  return `${spelled}/${Number(prefix)}`;
+  const [, high, low] = MAPPED.exec(spelled) ?? [];
+  if (high === undefined || low === undefined || Number(prefix) < MAPPED_PREFIX) return `${spelled}/${Number(prefix)}`;
+  const octets = [high, low].flatMap((pair) => [Number.parseInt(pair, 16) >> 8, Number.parseInt(pair, 16) & 255]);
+  return `${octets.join('.')}/${Number(prefix) - MAPPED_PREFIX}`;
 }

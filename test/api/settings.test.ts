@@ -50,6 +50,12 @@ describe('the settings of a tunnel', () => {
     expect((await open({ allowCidrs })).allowCidrs).toEqual(['2001:db8::/32', '10.0.0.1/8', '0.0.0.0/0', '::/0']);
   });
 
+  it('keep IPv4 networks written as IPv6 as what they are: visitors’ addresses are IPv4', async () => {
+    const denyCidrs = ['::ffff:192.0.2.1/128', '::ffff:10.0.0.0/104', '::FFFF:0:0/96', '::ffff:0:0/95'];
+    const expected = ['192.0.2.1/32', '10.0.0.0/8', '0.0.0.0/0', '::ffff:0:0/95'];
+    expect((await open({ denyCidrs })).denyCidrs).toEqual(expected);
+  });
+
   it.each([
     ['more bandwidth than the system gives', { bandwidthMbps: 51 }, 'bandwidthMbps'],
     ['no bandwidth', { bandwidthMbps: 0 }, 'bandwidthMbps'],
