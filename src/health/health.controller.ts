@@ -7,6 +7,7 @@ import { HealthCheck, HealthCheckService, type HealthCheckResult, HealthIndicato
 import { Database } from '../platform/database/database.js';
 import { Lifecycle } from '../platform/http/lifecycle.js';
 import { Public } from '../platform/http/route-metadata.js';
+import { EvictionPolicy } from '../platform/redis/eviction-policy.js';
 import { RedisConnection } from '../platform/redis/redis-connection.js';
 import { HealthFilter } from './health.filter.js';
 
@@ -23,6 +24,7 @@ export class HealthController {
     private readonly indicators: HealthIndicatorService,
     private readonly database: Database,
     private readonly redis: RedisConnection,
+    private readonly evictionPolicy: EvictionPolicy,
     private readonly lifecycle: Lifecycle,
   ) {}
 
@@ -60,7 +62,9 @@ export class HealthController {
   /** Never a reason to send requests elsewhere: all backends lose the same Redis, and go on without it. */
   private checkRedis() {
     const indicator = this.indicators.check('redis');
-    return this.redis.state === 'up' ? indicator.up() : indicator.degraded('not reachable');
+    if (this.redis.state !== 'up') return indicator.degraded('not reachable');
+    const { complaint } = this.evictionPolicy;
+    return complaint === undefined ? indicator.up() : indicator.degraded(complaint);
   }
 
   /** Never a reason to send requests elsewhere: the primary answers what they would. */

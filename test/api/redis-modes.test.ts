@@ -11,6 +11,7 @@ import { ownPort } from '../harness/own-ports.js';
 import { OwnRedis, redisMissing, REDIS_PASSWORD } from '../harness/own-redis.js';
 import { RunningProcess } from '../harness/running-process.js';
 import { until } from '../harness/until.js';
+import { jobsRun } from '../jobs/jobs-run.js';
 
 const SENTINEL_PASSWORD = 'sentinel-0123456789abcdef';
 const MISSING = redisMissing();
@@ -28,7 +29,13 @@ beforeEach((context) => {
 });
 
 async function startBackends(env: NodeJS.ProcessEnv): Promise<Backend[]> {
-  const all = { REDIS_ENABLED: 'true', REDIS_PASSWORD, LOGIN_FAILURES_PER_MINUTE: '5', ...env };
+  const all = {
+    REDIS_ENABLED: 'true',
+    REDIS_PASSWORD,
+    LOGIN_FAILURES_PER_MINUTE: '5',
+    HOUSEKEEPING_INTERVAL_MS: '500',
+    ...env,
+  };
   const backends = await Promise.all([0, 1].map(() => startBackend({ database, env: all })));
   await Promise.all(backends.map((backend) => backend.waitFor('Redis is reachable')));
   return backends;
@@ -92,6 +99,7 @@ describe('a cluster', { timeout: 60_000 }, () => {
     for (const backend of backends) expect(backend.output()).not.toContain('going on without it');
     const sizes = await Promise.all(nodes.map((node) => node.ask((redis) => redis.dbsize())));
     for (const size of sizes) expect(size).toBeGreaterThan(0);
+    await jobsRun(database);
   });
 
   it('that loses a node fails no request, and is used again when it is whole', async () => {
@@ -110,6 +118,7 @@ describe('a cluster', { timeout: 60_000 }, () => {
     }
     await nodes[1]?.startAgain();
     await sharedAgain(backends);
+    await jobsRun(database);
     for (const backend of backends) expect(backend.output()).not.toContain('"level":"error"');
   });
 });
@@ -161,6 +170,7 @@ describe('Sentinels', { timeout: 90_000 }, () => {
       30_000,
     );
     await sharedAgain(backends);
+    await jobsRun(database);
     for (const counts of seen) expect(Object.keys(counts)).toEqual(['401', '429']);
     expect(await servers[1]?.ask((redis) => redis.dbsize())).toBeGreaterThan(0);
   });

@@ -138,6 +138,8 @@ const Environment = z.object({
   REDIS_SENTINEL_PASSWORD: password.optional(),
   /** Certificates are checked; of an authority of one's own, Node reads them from NODE_EXTRA_CA_CERTS. */
   REDIS_TLS: flag.default(false),
+  /** Without Redis, lets this backend run beside others on its database. Each counts and remembers for itself. */
+  ALLOW_INSTANCES_WITHOUT_REDIS: flag.default(false),
 
   /** Load balancers in front of us: only from these addresses and networks is `X-Forwarded-For` believed. */
   TRUST_PROXY: list.pipe(z.array(proxyNetwork)).default([]),
