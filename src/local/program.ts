@@ -1,15 +1,17 @@
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import net from 'node:net';
+import path from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
+import { pathToFileURL } from 'node:url';
 
 import { z } from 'zod';
 
 import type { LogFile } from './log-file.js';
 import { StartError } from './start-settings.js';
+import { PROJECT_DIR } from './state-folders.js';
 
 /** Both programs are ready in 2 s here; a machine that swaps may take longer. */
 const READY_TIMEOUT_MS = 60_000;
@@ -18,8 +20,9 @@ const ANSWER_TIMEOUT_MS = 2_000;
 /** Longer than the programs' own limit for ending in order, 10 s; a backend's drain comes before it. */
 const STOP_TIMEOUT_MS = 12_000;
 
-const DIST = new URL('..', import.meta.url);
-const EXIT_WITH_PARENT = new URL('exit-with-parent.js', import.meta.url);
+// what is compiled, also when this is run from `src` by a test
+const DIST = path.join(PROJECT_DIR, 'dist');
+const EXIT_WITH_PARENT = pathToFileURL(path.join(DIST, 'local/exit-with-parent.js'));
 
 /** What of a log line we show; other lines are shown as they are. */
 const LogLine = z.object({ level: z.string(), msg: z.string(), err: z.object({ message: z.string() }).optional() });
@@ -42,7 +45,7 @@ interface ProgramOptions {
 
 /** The command line of one of our own programs. It ends when we are gone. @param script below `dist` */
 export function ourProgram(script: string): [program: string, ...args: string[]] {
-  return [process.execPath, '--import', EXIT_WITH_PARENT.href, fileURLToPath(new URL(script, DIST))];
+  return [process.execPath, '--import', EXIT_WITH_PARENT.href, path.join(DIST, script)];
 }
 
 /** A program as a child, with its log in a file. */

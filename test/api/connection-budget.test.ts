@@ -56,8 +56,8 @@ describe('the connections of all backends', () => {
       await watching;
     }
     expect(new Set(statuses)).toEqual(new Set([200]));
-    // (40 - 10) / 2 each, of which 6 are the queue's and 1 the monitor's
-    expect(await connections('bore-backend')).toBe(2 * 8);
+    // (40 - 10) / 2 each, of which 6 are the queue's, and 1 each the monitor's, the instance lock's and that which hears of events
+    expect(await connections('bore-backend')).toBe(2 * 6);
     expect(await connections('bore-queue')).toBeLessThanOrEqual(2 * 6);
     expect(await connections('bore-replica-monitor')).toBe(2);
     expect(most).toBeLessThanOrEqual(MAX_CONNECTIONS - 10);
@@ -77,6 +77,6 @@ describe('the connections of all backends', () => {
   it('are compared with what the server has', async () => {
     const backend = await start({ DB_MAX_CONNECTIONS: '200', BACKEND_INSTANCES: '3' });
     const output = await backend.waitFor('backends may pass max_connections');
-    expect(output).toContain('"maxConnections":40,"wanted":58');
+    expect(output).toContain('"maxConnections":40,"wanted":64');
   });
 });

@@ -4,8 +4,14 @@
  *     (pool + others) × BACKEND_INSTANCES + reserve ≤ DB_MAX_CONNECTIONS
  */
 
-/** BullMQ on PostgreSQL: its pool for the queue and for the worker, two each, and one more of each to LISTEN on. */
+/** The lock of the instance. */
+const LOCK_CONNECTIONS = 1;
+/**
+ * Without Redis. BullMQ on PostgreSQL: its pool for the queue and for the worker, two each, and one more of each to LISTEN
+ * on; and the one that hears of events.
+ */
 const QUEUE_CONNECTIONS = 6;
+const EVENT_CONNECTIONS = 1;
 /** With replicas: the monitor's. */
 const MONITOR_CONNECTIONS = 1;
 /** Kept free: 3 that PostgreSQL keeps for superusers, and migrations, backups, monitoring and a person. */
@@ -21,6 +27,7 @@ export interface PoolSettings {
   readonly BACKEND_INSTANCES: number;
   readonly DB_POOL_SIZE?: number | undefined;
   readonly DB_REPLICA_HOSTS: readonly unknown[];
+  readonly REDIS_ENABLED: boolean;
 }
 
 /** What all backends may take together, with the reserve. */
@@ -29,8 +36,12 @@ export function connectionsOfAll(settings: PoolSettings & { readonly DB_POOL_SIZ
 }
 
 /** Connections of a process to the primary beside its pool. */
-function connectionsBesidePool({ DB_REPLICA_HOSTS }: Pick<PoolSettings, 'DB_REPLICA_HOSTS'>): number {
-  return QUEUE_CONNECTIONS + (DB_REPLICA_HOSTS.length > 0 ? MONITOR_CONNECTIONS : 0);
+function connectionsBesidePool({
+  DB_REPLICA_HOSTS,
+  REDIS_ENABLED,
+}: Pick<PoolSettings, 'DB_REPLICA_HOSTS' | 'REDIS_ENABLED'>): number {
+  const withoutRedis = REDIS_ENABLED ? 0 : QUEUE_CONNECTIONS + EVENT_CONNECTIONS;
+  return LOCK_CONNECTIONS + withoutRedis + (DB_REPLICA_HOSTS.length > 0 ? MONITOR_CONNECTIONS : 0);
 }
 
 /**
