@@ -2,9 +2,10 @@
 # What the tests use of the system. As root on Debian it is installed; elsewhere it is named, and the tests that need it say
 # that they were skipped.
 set -u
+PATH="$PATH:/usr/sbin"
 missing=
 # program:package
-for pair in ip:iproute2 mount:mount openssl:openssl redis-server:redis-server; do
+for pair in ip:iproute2 mount:mount openssl:openssl redis-server:redis-server pgbouncer:pgbouncer; do
   command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
 done
 # nginx passes TCP on with a module only
