@@ -15,6 +15,7 @@ import { refuseOtherMethods } from './platform/http/allowed-methods.js';
 import { answerNotModified } from './platform/http/etag.js';
 import { createHttpServer, installHooks } from './platform/http/http-server.js';
 import { Lifecycle } from './platform/http/lifecycle.js';
+import { closeQuietly } from './platform/http/quiet-close.js';
 import { keepRequestContext } from './platform/http/request-context.js';
 import { sendSecurityHeaders } from './platform/http/security-headers.js';
 import { noticeUntrustedProxy } from './platform/http/trusted-proxy.js';
@@ -38,6 +39,7 @@ async function start(): Promise<void> {
   const logger = app.get<Logger>(LOGGER);
   const lifecycle = app.get(Lifecycle);
   const server = adapter.getInstance();
+  closeQuietly(server);
   installHooks(server, logger, lifecycle);
   keepRequestContext(server);
   await sendSecurityHeaders(app);

@@ -110,6 +110,6 @@ function apiConf(text: string, { address, servers }: NginxPlace, { port, request
   return servers
     .reduce((conf, server, i) => conf.replaceAll(`10.0.0.${11 + i}:3000`, `${server.address}:${port}`), text)
     .replace(/^ {2}listen 80;$/m, `  listen ${address}:${port};\n  proxy_bind ${address};`)
-    .replace('allow 10.0.0.0/8;', 'allow 127.0.0.0/8;')
+    .replace('allow 10.0.0.0/8;', `allow 127.0.0.1; allow ${address};`)
     .replace('rate=100r/s', requestsPerSecond === undefined ? '$&' : `rate=${requestsPerSecond}r/s`);
 }

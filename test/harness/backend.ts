@@ -54,6 +54,8 @@ export async function startBackend({ database, env, expectFailure = false }: Bac
     ...NO_LIMITS,
     // most suites have no Redis, and several backends that share nothing but their database
     ALLOW_INSTANCES_WITHOUT_REDIS: 'true',
+    // no load balancer is in front
+    SHUTDOWN_DRAIN_SECONDS: '0',
     ...env,
   });
   if (expectFailure) return backend;

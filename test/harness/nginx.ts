@@ -1,4 +1,4 @@
-import { mkdtemp } from 'node:fs/promises';
+import { chmod, mkdtemp } from 'node:fs/promises';
 import path from 'node:path';
 
 import { inject } from 'vitest';
@@ -18,6 +18,8 @@ export function nginxUnavailable(): Promise<string | undefined> {
 export async function startNginx(place: Omit<NginxPlace, 'folder'>): Promise<RunningProcess> {
   const installation = await findNginx(process.env['PATH']);
   const folder = await mkdtemp(path.join(inject('scratch'), 'nginx-'));
+  // as root, its workers run as another user, and keep large bodies there
+  await chmod(folder, 0o755);
   const [program, ...args] = await nginxCommand(installation, { ...place, folder });
   const nginx = new RunningProcess(program, args, { PATH: installation.path });
   await nginx.waitFor('start worker process ');

@@ -1,4 +1,4 @@
-import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
@@ -84,6 +84,14 @@ export class OwnCluster {
     const { ADMIN_EMAIL: email, ADMIN_PASSWORD: password } = this.secrets;
     const { body } = await this.api.post('/api/v1/auth/login', { email, password });
     return this.api.withToken(body.accessToken);
+  }
+
+  /** What backends have logged as warnings or worse, since they were started for the last time but one. */
+  async loggedErrors(): Promise<string[]> {
+    const folder = path.join(this.folder, 'logs');
+    const names = (await readdir(folder)).filter((name) => name.startsWith('backend-'));
+    const texts = await Promise.all(names.map((name) => readFile(path.join(folder, name), 'utf8')));
+    return texts.flatMap((text) => text.split('\n')).filter((line) => /"level":"(warn|error|fatal)"/.test(line));
   }
 
   /** Fails when its logs hold a secret. */

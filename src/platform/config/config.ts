@@ -189,8 +189,11 @@ const Environment = z.object({
   AUDIT_RETENTION_DAYS: int(90, 3_650).default(400),
   /** How long the port of a tunnel suspended for abuse is kept from everybody, when the administrator names no time. */
   ABUSE_QUARANTINE_HOURS: int(0, 8_760).default(72),
-  /** How long to go on serving after `/health/ready` said no: longer than the load balancer's check interval. */
-  SHUTDOWN_DRAIN_SECONDS: int(0, 300).default(0),
+  /**
+   * How long to go on serving after `/health/ready` said no. Longer than a load balancer keeps idle connections and takes to look
+   * elsewhere (docs/nginx.md); with the 10 s that requests then have to end, less than what kills the process (Kubernetes: 30 s).
+   */
+  SHUTDOWN_DRAIN_SECONDS: int(0, 300).default(10),
 
   /** Origins that browsers may call from; none by default. */
   ALLOWED_ORIGINS: list
