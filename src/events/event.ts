@@ -62,6 +62,18 @@ export const EventsQuery = StatusQuery.extend({
 });
 export type EventsQuery = z.output<typeof EventsQuery>;
 
+/** What a socket.io client says when it connects. An access token or API key has far less than 4,096 characters. */
+export const SocketAuth = z.strictObject({
+  token: z.string().min(1).max(4096),
+  lastEventId: z
+    .string()
+    .max(64)
+    .nullish()
+    .transform((id) => id ?? undefined),
+  tunnelId: z.guid().optional(),
+  types: z.array(EventType).max(EventType.options.length).optional(),
+});
+
 export const ListEventsQuery = PageQuery;
 export type ListEventsQuery = z.output<typeof ListEventsQuery>;
 

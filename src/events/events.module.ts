@@ -6,10 +6,11 @@ import { EventStreams } from './event-streams.js';
 import { EventsController } from './events.controller.js';
 import { EventsRepository } from './events.repository.js';
 import { EventsService } from './events.service.js';
+import { SocketIoServer } from './socket-io.server.js';
 
 @Module({
   controllers: [EventsController],
-  providers: [EventFeed, EventSignal, EventStreams, EventsRepository, EventsService],
+  providers: [EventFeed, EventSignal, EventStreams, EventsRepository, EventsService, SocketIoServer],
   exports: [EventFeed, EventStreams, EventsRepository],
 })
 export class EventsModule {}

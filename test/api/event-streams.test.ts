@@ -7,6 +7,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { Api } from '../harness/api.js';
 import { startBackend } from '../harness/backend.js';
 import { EventStream } from '../harness/event-stream.js';
+import { beginSocketIo, beginSse } from '../harness/raw-streams.js';
 import { until } from '../harness/until.js';
 import { ControlPlane } from './control-plane.js';
 
@@ -52,7 +53,10 @@ describe('a backend', () => {
     expect(next.types()).toEqual(['tunnel.closed']);
   });
 
-  it.each([['SSE', beginSse]])(
+  it.each([
+    ['SSE', beginSse],
+    ['socket.io', beginSocketIo],
+  ])(
     'cuts off who does not read, and keeps nothing for them: %s',
     async (_, begin) => {
       const slowReader = await startBackend({ database: plane.database });
@@ -76,7 +80,7 @@ describe('a backend', () => {
       const slow = Array.from({ length: 12 }, () => net.connect(Number(new URL(slowReader.url).port), '127.0.0.1'));
       try {
         for (const socket of slow) {
-          await begin(socket, String(user.headers['authorization']));
+          await begin(socket, String(user.headers['authorization']).replace('Bearer ', ''));
           socket.pause();
         }
         expect(await carried()).toBe('13');
@@ -122,18 +126,4 @@ describe('a backend', () => {
 /** Bytes of memory that a process has in use. */
 function memoryOf(pid: number): number {
   return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) * 1024;
-}
-
-/** Asks for a stream by hand, and resolves when it has begun. */
-async function beginSse(socket: net.Socket, authorization: string): Promise<void> {
-  socket.write(`GET /api/v1/events HTTP/1.1\r\nhost: x\r\nauthorization: ${authorization}\r\n\r\n`);
-  await answered(socket, 'retry:');
-}
-
-async function answered(socket: net.Socket, text: string): Promise<void> {
-  let received = '';
-  const listen = (chunk: Buffer) => (received += chunk.toString('latin1'));
-  socket.on('data', listen);
-  await until(() => received.includes(text), `an answer with ${text}`);
-  socket.off('data', listen);
 }
