@@ -50,6 +50,7 @@ const tunnel: TunnelView = {
   allowCidrs: ['198.51.100.0/24'],
   denyCidrs: [],
   proxyProtocol: null,
+  relocate: true,
   clientAddress: ADDRESS,
   connectedAt: NOW,
   expiresAt: LATER,

@@ -6,6 +6,7 @@ import { z } from 'zod';
 
 import { AuditLogRepository } from '../audit/audit-log.repository.js';
 import { AuthRetentionRepository } from '../auth/auth-retention.repository.js';
+import { SlotReconciliation } from '../capacity/slot-reconciliation.js';
 import { EventsRepository } from '../events/events.repository.js';
 import { CONFIG, type Config } from '../platform/config/config.js';
 import { IdempotencyKeysRepository } from '../platform/idempotency/idempotency-keys.repository.js';
@@ -15,6 +16,7 @@ import { QueueTrouble } from '../platform/queue/queue-trouble.js';
 import { ServersRepository } from '../servers/servers.repository.js';
 import { LedgerRepository } from '../tunnels/ledger.repository.js';
 import { QuarantineRepository } from '../tunnels/quarantine.repository.js';
+import { RelocationService } from '../tunnels/relocation.service.js';
 import { TunnelsRepository } from '../tunnels/tunnels.repository.js';
 import { TunnelsService } from '../tunnels/tunnels.service.js';
 import { Schedules } from './schedules.js';
@@ -40,11 +42,20 @@ const FORGET_BATCHES_MAX = 20;
 /** No bore-server holds one report back so long and then sends it again: only that needs the reporter's last sequence. */
 const REPORTER_RETENTION_DAYS = 90;
 
-const Task = z.enum(['close-due-tunnels', 'lose-expired-servers', 'forget-old-records']);
+const Task = z.enum([
+  'close-due-tunnels',
+  'lose-expired-servers',
+  'relocate-tunnels',
+  'reconcile-counters',
+  'forget-old-records',
+]);
 type Task = z.infer<typeof Task>;
 
-/** Tasks that are done less often than the others, by how much. Old records: days are kept; a minute at the default. */
-const INTERVAL_FACTORS: Partial<Record<Task, number>> = { 'forget-old-records': 12 };
+/**
+ * Tasks that are done less often than the others, by how much: once a minute at the default. Old records are kept for days;
+ * counters are wrong only when somebody has changed them by hand, and are compared with all open tunnels.
+ */
+const INTERVAL_FACTORS: Partial<Record<Task, number>> = { 'forget-old-records': 12, 'reconcile-counters': 12 };
 
 /**
  * Ends what time has ended: server leases, tunnels that nobody connects or past their time to live, old records. One
@@ -63,6 +74,8 @@ export class HousekeepingProcessor extends WorkerHost implements OnApplicationBo
     private readonly servers: ServersRepository,
     private readonly tunnels: TunnelsRepository,
     private readonly tunnelsService: TunnelsService,
+    private readonly relocation: RelocationService,
+    private readonly slots: SlotReconciliation,
     private readonly ledger: LedgerRepository,
     private readonly audit: AuditLogRepository,
     private readonly auth: AuthRetentionRepository,
@@ -102,6 +115,8 @@ export class HousekeepingProcessor extends WorkerHost implements OnApplicationBo
       const offline = await this.tunnels.setOfflineOnLostServers();
       if (lost.length > 0) this.logger.warn({ serverIds: lost, tunnels: offline }, 'bore-servers lost');
     },
+    'relocate-tunnels': () => this.relocation.run(),
+    'reconcile-counters': () => this.slots.run(),
     'forget-old-records': async () => {
       const { CONNECTION_RETENTION_DAYS, USAGE_RETENTION_DAYS, AUDIT_RETENTION_DAYS, EVENT_RETENTION_HOURS } =
         this.config;

@@ -9,12 +9,19 @@ import { EventMetrics, eventMetricProviders } from './event-metrics.js';
 import { FleetMetrics, fleetMetricProviders } from './fleet-metrics.js';
 import { httpMetricProviders } from './http-metrics.js';
 import { MetricsController } from './metrics.controller.js';
+import { reconciliationMetricProviders } from './reconciliation-metrics.js';
 import { ReplicaMetrics, replicaMetricProviders } from './replica-metrics.js';
 
 /** What the controller, which belongs to the Prometheus module, needs from ours. */
 @Module({
   imports: [CapacityModule, EventsModule, ServersModule, TunnelsModule],
-  providers: [...eventMetricProviders, ...fleetMetricProviders, ...httpMetricProviders, ...replicaMetricProviders],
+  providers: [
+    ...eventMetricProviders,
+    ...fleetMetricProviders,
+    ...httpMetricProviders,
+    ...reconciliationMetricProviders,
+    ...replicaMetricProviders,
+  ],
   exports: [EventMetrics, FleetMetrics, ReplicaMetrics],
 })
 class MetricSourcesModule {}

@@ -71,7 +71,7 @@ export class TunnelsRepository {
           ${tunnel.localPort ?? null}::int, ${tunnel.sealedKey}::bytea, ${tunnel.maxConnections ?? null}::int,
           ${config.PENDING_TUNNEL_SECONDS}::int, ${tunnel.ttlSeconds ?? null}::int, ${tunnel.bandwidthMbps ?? null}::int,
           ${tunnel.allowCidrs ?? []}::text[], ${tunnel.denyCidrs ?? []}::text[], ${tunnel.proxyProtocol ?? null}::proxy_protocol,
-          ${JSON.stringify(tunnel.labels ?? {})}::jsonb)),
+          ${JSON.stringify(tunnel.labels ?? {})}::jsonb, ${tunnel.relocate ?? false}::boolean)),
         audited AS (${auditInsert(
           {
             action: 'tunnel.opened',

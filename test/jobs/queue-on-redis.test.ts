@@ -100,6 +100,19 @@ describe('jobs', { timeout: 90_000 }, () => {
     backends[2] = await startBackend({ database, env: { ...redis.env, ...ENV } });
   });
 
+  it('go on after their Redis has hung, which keeps no backend from ending', async () => {
+    redis.signal('SIGSTOP');
+    const [first, , third] = backends;
+    await until(async () => {
+      const { body } = await new Api(first?.url ?? '').get('/health/ready');
+      return body.details.redis.status === 'degraded';
+    }, 'it is noticed');
+    await third?.stop();
+    redis.signal('SIGCONT');
+    await jobsRun(database);
+    backends[2] = await startBackend({ database, env: { ...redis.env, ...ENV } });
+  });
+
   it('come back when Redis is emptied under them', async () => {
     await redis.ask((client) => client.flushall());
     await jobsRun(database);

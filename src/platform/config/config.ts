@@ -173,6 +173,8 @@ const Environment = z.object({
   HEARTBEAT_INTERVAL_MS: int(50, 60_000).default(5000),
   /** A bore-server is lost after this long without a heartbeat: three of them at the default. */
   SERVER_LEASE_SECONDS: int(1, 600).default(15),
+  /** Seconds that a lost bore-server has to come back, before tunnels that allow it are moved to others. */
+  SERVER_LOST_GRACE: int(0, 86_400).default(300),
   /** How often leases, deadlines and times to live are looked at: how late their end may come. */
   HOUSEKEEPING_INTERVAL_MS: int(50, 60_000).default(5000),
   /** How long visitors' connections can be looked up. */
