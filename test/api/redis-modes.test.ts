@@ -102,6 +102,14 @@ describe('a cluster', { timeout: 60_000 }, () => {
     await jobsRun(database);
   });
 
+  it('is where backends tell each other of events', async () => {
+    const listening = async () => {
+      const counts = await Promise.all(nodes.map((node) => node.ask((redis) => redis.pubsub('NUMSUB', 'bore:events'))));
+      return counts.reduce((sum, [, count]) => sum + Number(count), 0);
+    };
+    await until(async () => (await listening()) === backends.length, 'all listen');
+  });
+
   it('that loses a node fails no request, and is used again when it is whole', async () => {
     await nodes[1]?.kill9();
     // the cluster is broken when its nodes have noticed; before, two thirds of the accounts are still counted together
