@@ -31,6 +31,33 @@ async function open(api: Api, path?: string, lastEventId?: string): Promise<Even
 const openTunnel = async (api: Api, body: object = {}) => (await api.post('/api/v1/tunnels', body)).body;
 
 describe('a backend', () => {
+  it('leaves nothing out between what it reads for one who comes back and what it reads for all', async () => {
+    const user = await plane.newUser();
+    const { id } = await openTunnel(user);
+    const { id: userId } = (await user.get('/api/v1/auth/me')).body;
+    const [{ low } = {}] = await plane.database.query('SELECT max(id)::text AS low FROM events');
+    // reading past these takes longer than the pause between two looks for all
+    await plane.database.query(
+      `INSERT INTO events (user_id, tunnel_id, type, at, data) SELECT $1, $2, 'tunnel.relocated', now(), '{}' FROM generate_series(1, 300000)`,
+      [userId, id],
+    );
+    const names = '/api/v1/events?types=tunnel.updated';
+    // keeps the reading for all going
+    const keeper = await open(user, names);
+    const change = async () => {
+      for (let i = 0; i < 200; i++) await user.patch(`/api/v1/tunnels/${id}`, { name: `n${i}` });
+    };
+    const comeBack = async () => {
+      await keeper.received(5);
+      return Promise.all([1, 2, 3, 4, 5, 6].map(() => open(user, names, String(low))));
+    };
+    const [streams] = await Promise.all([comeBack(), change()]);
+    for (const stream of [keeper, ...streams]) {
+      await stream.received(200, 20_000);
+      expect(stream.events.map((event) => event.id)).toEqual(keeper.events.map((event) => event.id));
+    }
+  }, 60_000);
+
   it('with open streams stops at once: they end, and go on at another', async () => {
     const user = await plane.newUser();
     const stopping = await startBackend({ database: plane.database, env: { SHUTDOWN_DRAIN_SECONDS: '1' } });
