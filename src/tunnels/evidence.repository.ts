@@ -9,16 +9,26 @@ import { EvidenceAction, EvidenceConnection, type EvidenceQuery, EvidenceTunnel 
 export class EvidenceRepository {
   constructor(private readonly database: Database) {}
 
-  /** Tunnels that had the port in the window, the oldest first. */
+  /** Tunnels that had the port in the window, the oldest first; where each was before it moved is in the audit log. */
   tunnels({ serverId, port, from, to }: EvidenceQuery, limit: number): Promise<EvidenceTunnel[]> {
     return this.database.rows(
       EvidenceTunnel,
       Prisma.sql`
+        WITH moves AS MATERIALIZED (
+          SELECT target_id::uuid AS tunnel_id, details ->> 'fromServerId' AS server_id, (details ->> 'fromPort')::int AS port,
+            lag(at) OVER (PARTITION BY target_id ORDER BY id) AS since, at AS until
+          FROM audit_log WHERE action = 'tunnel.relocated'),
+        had AS (
+          SELECT t.id FROM tunnels t
+          WHERE t.server_id = ${serverId} AND t.port = ${port}::int AND (t.closed_at IS NULL OR t.closed_at >= ${from}::timestamptz)
+            AND coalesce((SELECT max(m.until) FROM moves m WHERE m.tunnel_id = t.id), t.created_at) < ${to}::timestamptz
+          UNION
+          SELECT t.id FROM moves m JOIN tunnels t ON t.id = m.tunnel_id
+          WHERE m.server_id = ${serverId} AND m.port = ${port}::int AND m.until >= ${from}::timestamptz
+            AND coalesce(m.since, t.created_at) < ${to}::timestamptz)
         SELECT t.id AS "tunnelId", t.user_id AS "userId", u.email, t.name, t.created_at AS "createdAt", t.closed_at AS "closedAt",
           t.close_reason AS "closeReason", t.client_address AS "clientAddress", t.connected_at AS "connectedAt"
-        FROM tunnels t JOIN users u ON u.id = t.user_id
-        WHERE t.server_id = ${serverId} AND t.port = ${port}::int AND t.created_at < ${to}::timestamptz
-          AND (t.closed_at IS NULL OR t.closed_at >= ${from}::timestamptz)
+        FROM had JOIN tunnels t ON t.id = had.id JOIN users u ON u.id = t.user_id
         ORDER BY t.created_at, t.id LIMIT ${limit}`,
     );
   }

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 
 import type { Api } from '../harness/api.js';
+import { until } from '../harness/until.js';
 import { ControlPlane } from './control-plane.js';
 
 const PORT = 20_905;
@@ -11,7 +12,7 @@ let plane: ControlPlane;
 let admin: Api;
 
 beforeAll(async () => {
-  plane = await ControlPlane.start();
+  plane = await ControlPlane.start({ env: { SERVER_LOST_GRACE: '0', HOUSEKEEPING_INTERVAL_MS: '100' } });
   admin = await plane.admin();
   await plane.newServer('s1', 20_900, 10);
 });
@@ -66,6 +67,38 @@ it('names everybody who had a port in a window, and every visitor, and is in the
   expect((await admin.get('/api/v1/admin/audit?action=evidence.exported')).body.items).toMatchObject([
     { targetId: 's1', details: { port: PORT, from: '2026-10-01T10:30:00Z', to: '2026-10-03T00:00:00Z' } },
   ]);
+});
+
+it('finds a tunnel where it was before it moved, and where it is since', async () => {
+  const user = await plane.newUser();
+  await plane.newServer('lost', 20_950, 10);
+  const port = 20_955;
+  const { id } = (await user.post('/api/v1/tunnels', { port, relocate: true })).body;
+  await plane.database.query(`UPDATE servers SET lease_until = now() - interval '1 second' WHERE id = 'lost'`);
+  const { serverId, port: newPort } = await until(async () => {
+    const { body } = await user.get(`/api/v1/tunnels/${id}`);
+    return body.serverId === 's1' && body;
+  }, 'it moves');
+  // as if it had moved half an hour ago, an hour after it was opened
+  await plane.database.query(`UPDATE tunnels SET created_at = now() - interval '90 minutes' WHERE id = $1`, [id]);
+  await plane.database.query(`ALTER TABLE audit_log DISABLE TRIGGER audit_log_is_append_only`);
+  await plane.database.query(
+    `UPDATE audit_log SET at = now() - interval '30 minutes' WHERE action = 'tunnel.relocated' AND target_id = $1`,
+    [id],
+  );
+  await plane.database.query(`ALTER TABLE audit_log ENABLE TRIGGER audit_log_is_append_only`);
+
+  const at = (minutes: number) => new Date(Date.now() + minutes * 60_000).toISOString();
+  const found = async (server: string, ofPort: number, from: number, to: number) => {
+    const query = `serverId=${server}&port=${ofPort}&from=${at(from)}&to=${at(to)}`;
+    const lines = linesOf((await admin.get(`/api/v1/admin/evidence?${query}`)).text);
+    return lines.some(({ kind, tunnelId }) => kind === 'tunnel' && tunnelId === id);
+  };
+  expect(await found('lost', port, -60, -40)).toBe(true);
+  expect(await found(serverId, newPort, -20, -10)).toBe(true);
+  expect(await found('lost', port, -20, -10)).toBe(false);
+  expect(await found(serverId, newPort, -60, -40)).toBe(false);
+  expect(await found('lost', port, -120, -100)).toBe(false);
 });
 
 it('shows what administrators did to the tunnel, and nothing of other ports', async () => {
