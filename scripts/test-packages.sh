@@ -5,7 +5,7 @@ set -u
 PATH="$PATH:/usr/sbin"
 missing=
 # program:package
-for pair in ip:iproute2 mount:mount openssl:openssl redis-server:redis-server pgbouncer:pgbouncer; do
+for pair in ip:iproute2 mount:mount openssl:openssl redis-server:redis-server pgbouncer:pgbouncer faketime:faketime prometheus:prometheus; do
   command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
 done
 # nginx passes TCP on with a module only
@@ -20,7 +20,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy"
   fi
   # shellcheck disable=SC2086
-  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $missing; } >/dev/null 2>&1 && exit 0
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing; } >/dev/null 2>&1 && exit 0
   echo "could not be installed:$missing"
 else
   echo "some tests need these packages, and are skipped without:$missing"

@@ -12,6 +12,7 @@ import { type ClusterOptions, ClusterPrograms } from './cluster-programs.js';
 import { prepareDatabase } from './first-database.js';
 import { findNginx } from './nginx.js';
 import { isPrometheusInstalled } from './prometheus.js';
+import { peersKnown } from './peers-known.js';
 import { checkRedisInstalled } from './redis.js';
 
 /** What runs, for as long as it does: each part by its name, to be killed, held and started again. */
@@ -61,6 +62,11 @@ export class Cluster {
     await this.startAll(...this.backends);
     await this.startAll(this.nginx);
     await this.startAll(...this.servers);
+    const { machines, adminPort } = this.options.settings;
+    await peersKnown(
+      machines.map(({ address }) => `http://${address}:${adminPort}`),
+      signal,
+    );
     if (this.prometheus) await this.startAll(this.prometheus);
   }
 

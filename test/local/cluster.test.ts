@@ -6,9 +6,11 @@ import { parseEnv, promisify } from 'node:util';
 
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { z } from 'zod';
 
 import { clusterPorts, type ClusterSettings, readClusterSettings } from '../../src/local/cluster-settings.js';
 import { isPortTaken } from '../../src/local/free-port.js';
+import { isPrometheusInstalled } from '../../src/local/prometheus.js';
 import { PROJECT_DIR } from '../../src/local/state-folders.js';
 import { Api } from '../harness/api.js';
 import { nginxUnavailable } from '../harness/nginx.js';
@@ -21,6 +23,13 @@ import { Launcher, removeFolder, temporaryFolder } from './launcher.js';
 const START_MS = 120_000;
 /** Programs without a launcher have 25 s to end. */
 const GONE_MS = 35_000;
+
+/** Prometheus asks every 15 s. */
+const SCRAPED_MS = 40_000;
+
+const Result = z.object({
+  data: z.object({ result: z.array(z.object({ value: z.tuple([z.number(), z.string()]) })) }),
+});
 
 const CLUSTER = path.join(PROJECT_DIR, 'dist/local/cluster-start.js');
 const reason = redisMissing() ?? (await nginxUnavailable());
@@ -85,6 +94,13 @@ const tunnelsOf = async () => {
   return api().withToken(body.accessToken);
 };
 
+/** Whether Prometheus has had figures of three backends and three bore-servers, and nothing else to scrape. */
+const allAreScraped = async () => {
+  const { body } = await new Api(`http://${settings.bind}:${settings.prometheusPort}`).get('/api/v1/query?query=up');
+  const values = Result.parse(body).data.result.map(({ value }) => value[1]);
+  return values.length === 6 && values.every((up) => up === '1');
+};
+
 // one after the other, on one state folder: what the second start finds is what the first one left
 describe('npm run cluster', () => {
   it(
@@ -119,6 +135,10 @@ describe('npm run cluster', () => {
       const user = await tunnelsOf();
       const opened = await Promise.all(Array.from({ length: 3 }, () => user.post('/api/v1/tunnels', {})));
       expect(new Set(opened.map(({ body }) => body.serverId))).toEqual(new Set(['s1', 's2', 's3']));
+
+      if (isPrometheusInstalled()) await until(allAreScraped, 'Prometheus scrapes all of them', SCRAPED_MS);
+      else
+        process.stdout.write('the cluster is not watched here: there is no Prometheus (Debian package prometheus)\n');
 
       const second = launch();
       expect(await second.exitCode()).toBe(1);
