@@ -28,6 +28,8 @@ const OPENS_PER_SECOND = 4;
 const VISITORS_PER_TUNNEL = 2;
 /** Listeners; each through nginx, which gives them to different backends. */
 const LISTENERS = 3;
+/** Twelve programs, which other suites leave half of the machine. */
+export const START_MS = 240_000;
 /** Within this, everything works again after what was broken is repaired; a cluster of ten programs on two cores. */
 const HEALTHY_MS = 90_000;
 
@@ -68,9 +70,12 @@ export class ChaosBed {
 
   /**
    * @param bind a loopback address of the suite's own
-   * @param stock upstream's client, where it can be had
+   * @param options `stock` is upstream's client, where it can be had; `backendEnv` is for the backends alone
    */
-  static async start(bind: string, stock: string | undefined): Promise<ChaosBed> {
+  static async start(
+    bind: string,
+    { stock, backendEnv }: { readonly stock?: string | undefined; readonly backendEnv?: NodeJS.ProcessEnv },
+  ): Promise<ChaosBed> {
     const clock = await findClock(path.join(await mkdtemp(path.join(inject('scratch'), 'clock-')), 'ahead'));
     const link = await FaultProxy.start({ host: bind, port: API_PORT });
     const own = await OwnCluster.start({
@@ -80,6 +85,7 @@ export class ChaosBed {
         // its way to the backends is one that can be cut
         ...(name === CUT_OFF && { BORE_BACKEND_URL: `http://${link.host}:${link.port}` }),
         ...(name === CLOCKED && clock?.env),
+        ...(name.startsWith('backend-') && backendEnv),
       }),
     });
     const person = await Person.at(own.cluster.url);
@@ -94,6 +100,7 @@ export class ChaosBed {
     const bed = new ChaosBed(own, link, clock, await own.admin(), person, program, userId, load);
     try {
       await bed.begin(stock);
+      await bed.healthy();
       return bed;
     } catch (error) {
       await bed.stop();

@@ -26,6 +26,8 @@ export interface Fault {
   repair(bed: ChaosBed): Promise<void>;
 }
 
+/** For a test of one: injection, repair and the way back to health. */
+export const FAULT_MS = 240_000;
 /** How long what is broken stays so. */
 export const HOLD_MS = 5_000;
 /** What hangs must be given up by those who wait for it, and not just be waited for. */
@@ -34,7 +36,7 @@ const HANG_MS = 15_000;
 /** One backend gone or hanging: nginx finds out and asks the others. */
 const ONE_BACKEND: Allowance = { outageMs: 5_000, reads: 'may fail', streams: 'all whole' };
 /** Redis is losable: nothing fails, things are only slower. */
-const REDIS: Allowance = { outageMs: 15_000, reads: 'all answered', streams: 'all whole' };
+export const REDIS: Allowance = { outageMs: 15_000, reads: 'all answered', streams: 'all whole' };
 /** Without the primary there are no writes; as long as it is away, and until pools and breakers have found it again. */
 const PRIMARY: Allowance = { outageMs: HOLD_MS + 15_000, reads: 'may fail', streams: 'all whole' };
 /** A replica is left out when it does not answer. */
