@@ -96,13 +96,27 @@ export class AdministrationService {
 
   /**
    * Closes a tunnel because of what it is used for, keeps its port from everybody for a time, and suspends its owner if
-   * asked to.
+   * asked to. Its port is kept also when it was closed just before.
    * @throws PlatformError FORBIDDEN, NOT_FOUND, OWN_ACCOUNT, TUNNEL_CLOSED
    */
   async suspendTunnel(caller: Caller, id: string, request: SuspendTunnelRequest): Promise<AdminTunnelView> {
     const quarantineHours = request.quarantineHours ?? this.config.ABUSE_QUARANTINE_HOURS;
-    await this.apply(await this.administration.suspendTunnel(caller.userId, id, { ...request, quarantineHours }));
+    const decided = await this.administration.suspendTunnel(caller.userId, id, { ...request, quarantineHours });
+    if (decided.outcome === 'closed') throw await this.portIsLost(id, quarantineHours);
+    await this.apply(decided);
     return this.getTunnel(id);
+  }
+
+  /** Why the port of a closed tunnel was not put into quarantine. */
+  private async portIsLost(id: string, quarantineHours: number): Promise<PlatformError> {
+    const { serverId, port } = await this.getTunnel(id);
+    const holders = { serverId, port, state: 'open', sort: '-createdAt', limit: 1 } as const;
+    const [holder] = await this.tunnels.list(holders, undefined);
+    return new PlatformError('TUNNEL_CLOSED', {
+      detail: holder
+        ? `The tunnel is closed, and tunnel ${holder.id} has its port now`
+        : `The tunnel was closed more than ${quarantineHours} hours ago`,
+    });
   }
 
   private async apply({ outcome, closed }: Decided): Promise<void> {
