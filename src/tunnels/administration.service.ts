@@ -86,10 +86,11 @@ export class AdministrationService {
 
   /**
    * Closes anybody's tunnel, on the wire too; one that is closed already stays so.
-   * @throws PlatformError NOT_FOUND
+   * @throws PlatformError FORBIDDEN, NOT_FOUND
    */
   async closeTunnel(caller: Caller, id: string): Promise<void> {
     const closed = await this.administration.closeTunnel(caller.userId, id);
+    if (!closed) throw new PlatformError('FORBIDDEN');
     if (closed.length === 0) await this.getTunnel(id);
     await this.endOnWire(closed);
   }
