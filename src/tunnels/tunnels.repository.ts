@@ -83,8 +83,8 @@ export class TunnelsRepository {
         )})
         SELECT outcome FROM admission`;
     const [admission] = await this.database.rows(Admission, statement).catch((error: unknown) => {
-      // open_tunnel looks for other tunnels before it takes a port: what refuses it now is its quarantine
-      if (isUniqueViolation(error)) return [{ outcome: 'port_taken' as const }];
+      // ports are given away under the lock that open_tunnel holds; another tunnel of theirs may get this name beside it
+      if (isUniqueViolation(error)) return [{ outcome: 'name_taken' as const }];
       throw error;
     });
     if (!admission) throw new Error('open_tunnel returned no row');
