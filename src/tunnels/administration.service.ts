@@ -6,6 +6,7 @@ import type { SeenVersions } from '../platform/http/etag.js';
 import { cutPage, keyOfCursor, type Page } from '../platform/http/page.js';
 import type { Caller } from '../platform/http/route-metadata.js';
 import { BoreServerClient } from '../servers/bore-server-client.js';
+import { orderClosed } from '../servers/close-orders.js';
 import {
   type AdminUserView,
   keyOfUser,
@@ -22,7 +23,7 @@ import {
   type SuspendTunnelRequest,
   viewAdminTunnel,
 } from './admin-tunnel.js';
-import { AdministrationRepository, type Closed, type Decided } from './administration.repository.js';
+import { AdministrationRepository, type Decided } from './administration.repository.js';
 import { AllTunnelsRepository } from './all-tunnels.repository.js';
 
 /**
@@ -92,7 +93,7 @@ export class AdministrationService {
     const closed = await this.administration.closeTunnel(caller.userId, id);
     if (!closed) throw new PlatformError('FORBIDDEN');
     if (closed.length === 0) await this.getTunnel(id);
-    await this.endOnWire(closed);
+    await orderClosed(this.boreServers, closed);
   }
 
   /**
@@ -123,7 +124,7 @@ export class AdministrationService {
   private async apply({ outcome, closed }: Decided): Promise<void> {
     switch (outcome) {
       case 'updated':
-        return this.endOnWire(closed);
+        return orderClosed(this.boreServers, closed);
       case 'forbidden':
         throw new PlatformError('FORBIDDEN');
       case 'not_found':
@@ -135,14 +136,5 @@ export class AdministrationService {
       case 'closed':
         throw new PlatformError('TUNNEL_CLOSED');
     }
-  }
-
-  private async endOnWire(tunnels: Closed): Promise<void> {
-    // a server that cannot be asked now is told in the answer to its next heartbeat
-    await Promise.all(
-      tunnels.map(({ id, reason, serverId, adminUrl }) =>
-        this.boreServers.closeTunnel({ id: serverId, adminUrl }, id, reason),
-      ),
-    );
   }
 }
