@@ -28,6 +28,7 @@ export const ERROR_REGISTER = {
   SERVER_SUPERSEDED: { status: 409, title: 'Another process has registered under this server id' },
   API_KEY_LIMIT: { status: 409, title: 'The account has as many API keys as it may have' },
   IDEMPOTENCY_KEY_IN_USE: { status: 409, title: 'The first request under this Idempotency-Key is still running' },
+  IDEMPOTENCY_ANSWER_LOST: { status: 409, title: 'What was kept under this Idempotency-Key cannot be read any more' },
   TUNNEL_CLOSED: { status: 409, title: 'The tunnel is closed' },
   OWN_ACCOUNT: { status: 409, title: 'Administrators neither demote nor suspend themselves' },
   PRECONDITION_FAILED: { status: 412, title: 'It has changed since the version that If-Match names' },
