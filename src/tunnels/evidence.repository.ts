@@ -2,9 +2,9 @@ import { Injectable } from '@nestjs/common';
 
 import { Database } from '../platform/database/database.js';
 import { Prisma } from '../platform/database/generated/client.js';
-import { EvidenceAction, EvidenceConnection, type EvidenceQuery, EvidenceTunnel } from './evidence.js';
+import { EvidenceAction, EvidenceConnection, type EvidenceQuery, EvidenceSession, EvidenceTunnel } from './evidence.js';
 
-/** Who had a public port, and who visited it. */
+/** Who had a public port, from where they carried it, and who visited it. */
 @Injectable()
 export class EvidenceRepository {
   constructor(private readonly database: Database) {}
@@ -40,6 +40,26 @@ export class EvidenceRepository {
       Prisma.sql`
         SELECT target_id AS "tunnelId", at, action, actor_id AS "actorId", client_address AS "clientAddress"
         FROM audit_log WHERE target_type = 'tunnel' AND target_id = ANY (${[...tunnelIds]}::text[]) ORDER BY id LIMIT ${limit}`,
+    );
+  }
+
+  /** Clients that carried a tunnel in the window, by their epoch, beginning behind `after`. */
+  sessions(
+    tunnelId: string,
+    { from, to }: EvidenceQuery,
+    after: EvidenceSession | undefined,
+    limit: number,
+  ): Promise<EvidenceSession[]> {
+    const behind = after ? Prisma.sql`AND (epoch, id) > (${after.epoch}::int, ${after.id}::uuid)` : Prisma.empty;
+    return this.database.rows(
+      EvidenceSession,
+      Prisma.sql`
+        SELECT id, tunnel_id AS "tunnelId", server_id AS "serverId", epoch, client_address AS "clientAddress", connected_at AS "connectedAt",
+          disconnected_at AS "disconnectedAt"
+        FROM tunnel_sessions
+        WHERE tunnel_id = ${tunnelId}::uuid AND connected_at < ${to}::timestamptz
+          AND (disconnected_at IS NULL OR disconnected_at >= ${from}::timestamptz) ${behind}
+        ORDER BY epoch, id LIMIT ${limit}`,
     );
   }
 

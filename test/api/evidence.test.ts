@@ -55,7 +55,7 @@ it('names everybody who had a port in a window, and every visitor, and is in the
   expect(answer.text).not.toMatch(/tk_|sealed|argon/);
   const lines = linesOf(answer.text);
   expect(lines[0]).toMatchObject({ kind: 'export', serverId: 's1', port: PORT, exportedBy: 'admin@example.com' });
-  expect(lines.at(-1)).toEqual({ kind: 'end', tunnels: 2, connections: 2_345, truncated: false });
+  expect(lines.at(-1)).toEqual({ kind: 'end', tunnels: 2, sessions: 0, connections: 2_345, truncated: false });
   const emails = await Promise.all([first, second].map(async (user) => (await user.get('/api/v1/auth/me')).body.email));
   expect(lines.filter(({ kind }) => kind === 'tunnel')).toMatchObject(
     ids.map((tunnelId, i) => ({ tunnelId, email: emails[i], clientAddress: '192.0.2.7', closeReason: 'deleted' })),
@@ -67,6 +67,25 @@ it('names everybody who had a port in a window, and every visitor, and is in the
   expect((await admin.get('/api/v1/admin/audit?action=evidence.exported')).body.items).toMatchObject([
     { targetId: 's1', details: { port: PORT, from: '2026-10-01T10:30:00Z', to: '2026-10-03T00:00:00Z' } },
   ]);
+});
+
+it('names the address of every client that carried the tunnel in the window, and not only of the last', async () => {
+  const id = await history(await plane.newUser(), '2026-09-10', 0);
+  // one before the window, more than a page within, one that is in it still, one after it
+  await plane.database.query(
+    `INSERT INTO tunnel_sessions (id, tunnel_id, server_id, epoch, client_address, connected_at, disconnected_at)
+     SELECT gen_random_uuid(), $1, 's1', i, '203.0.113.' || i % 250, at, CASE WHEN i <> 1203 THEN at + interval '1 second' END
+     FROM generate_series(1, 1204) i, LATERAL (SELECT CASE i WHEN 1 THEN timestamptz '2026-09-10T10:00Z' WHEN 1204 THEN '2026-09-10T12:00Z'
+       ELSE '2026-09-10T10:30Z' END AS at) t`,
+    [id],
+  );
+  const lines = linesOf((await evidence('2026-09-10T10:15:00Z', '2026-09-10T11:00:00Z')).text);
+  const sessions = lines.filter(({ kind }) => kind === 'session');
+  expect(new Set(sessions.map(({ epoch }) => epoch))).toEqual(new Set(Array.from({ length: 1202 }, (_, i) => i + 2)));
+  expect(sessions).toHaveLength(1202);
+  expect(sessions[0]).toMatchObject({ tunnelId: id, serverId: 's1', clientAddress: '203.0.113.2' });
+  expect(sessions.at(-1)).toMatchObject({ connectedAt: '2026-09-10T10:30:00.000Z', disconnectedAt: null });
+  expect(lines.at(-1)).toMatchObject({ kind: 'end', tunnels: 1, sessions: 1202, truncated: false });
 });
 
 it('finds a tunnel where it was before it moved, and where it is since', async () => {
