@@ -29,9 +29,20 @@ const PING_INTERVAL_MS = 10_000;
 const PING_TIMEOUT_MS = 10_000;
 /** Clients say who they are, and nothing else. */
 const MESSAGE_BYTES_MAX = 16 * 1024;
+/** The first says who it is, the last that it goes; each one more is answered, and a client need not read the answers. */
+const MESSAGES_MAX = 4;
+/**
+ * What a WebSocket may bring: its first words, and from then on what keeps it alive (7 bytes in ten seconds; some libraries ask for
+ * signs of life themselves). Whatever it is, it has to be looked at, and much of it be answered.
+ */
+const SOCKET_BYTES_MAX = MESSAGE_BYTES_MAX + 4 * 1024;
+const SOCKET_BYTES_PER_MS = 0.064;
 const MINUTE_SECONDS = 60;
 /** At shutdown, for last words to go out; longer than an outlet gives them. */
 const CLOSE_MS = 600;
+
+/** What carries a client, whether it has said who it is or not. */
+type Connection = Socket['conn'];
 
 /** What the handshake found out, for the stream that begins with the connection. */
 interface Admitted {
@@ -52,7 +63,7 @@ export class SocketIoServer implements OnApplicationBootstrap, BeforeApplication
   private readonly webSockets = new Map<Duplex, string | null>();
   private readonly admitted = new WeakMap<Socket, Admitted>();
   /** Connections that have tried: one handshake each, or one connection could ask the database without end. */
-  private readonly tried = new WeakSet<Socket['conn']>();
+  private readonly tried = new WeakSet<Connection>();
   private readonly trusted;
 
   constructor(
@@ -84,6 +95,7 @@ export class SocketIoServer implements OnApplicationBootstrap, BeforeApplication
     });
     this.io.use((socket, settle) => void this.admit(socket).then(settle));
     this.io.on('connection', (socket) => void this.begin(socket));
+    this.io.engine.on('connection', (conn: Connection) => this.countMessages(conn));
   }
 
   /** Streams are ended by then; what is left does not hold up the server, which waits for every connection. */
@@ -100,6 +112,21 @@ export class SocketIoServer implements OnApplicationBootstrap, BeforeApplication
     const sid = new URLSearchParams(request.url?.split('?')[1]).get('sid');
     this.webSockets.set(socket, sid);
     socket.once('close', () => this.webSockets.delete(socket));
+    const began = performance.now();
+    let bytes = 0;
+    // it flows from now on: what a client sends before it is answered is lost, and none may
+    socket.on('data', ({ length }: Buffer) => {
+      bytes += length;
+      if (bytes - (performance.now() - began) * SOCKET_BYTES_PER_MS > SOCKET_BYTES_MAX) socket.destroy();
+    });
+  }
+
+  private countMessages(conn: Connection): void {
+    let messages = 0;
+    conn.on('data', () => {
+      messages += 1;
+      if (messages > MESSAGES_MAX) this.cut(conn);
+    });
   }
 
   /** Whether a new connection is let in, before it says whose it is; the reason when it is not. Never rejects. */
@@ -137,11 +164,11 @@ export class SocketIoServer implements OnApplicationBootstrap, BeforeApplication
   private async begin(socket: Socket): Promise<void> {
     const admitted = this.admitted.get(socket);
     // clients have nothing to say: who does is no client of ours
-    socket.onAny(() => this.cut(socket));
+    socket.onAny(() => this.cut(socket.conn));
     try {
       if (!admitted) throw new Error('a connection without a handshake');
       const { caller, filter, lastEventId } = admitted;
-      const cut = () => this.cut(socket);
+      const cut = () => this.cut(socket.conn);
       await this.streams.begin(caller, filter, lastEventId, (start) => new SocketIoOutlet(socket, cut, start));
     } catch (error) {
       // another has come in between, or the database has gone
@@ -151,12 +178,13 @@ export class SocketIoServer implements OnApplicationBootstrap, BeforeApplication
   }
 
   /** Ends a connection at once, whatever it still had to take. */
-  private cut({ conn }: Socket): void {
+  private cut(conn: Connection): void {
     const { sid, name } = conn.transport;
     for (const [socket, continued] of this.webSockets) {
-      if (socket === conn.request.socket || continued === sid) return void socket.destroy();
+      if (socket === conn.request.socket || continued === sid) socket.destroy();
     }
     this.logger.debug({ transport: name }, 'socket.io connection cut');
+    // from now on it looks at nothing more of what has already arrived
     conn.close(true);
   }
 

@@ -7,7 +7,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { Api } from '../harness/api.js';
 import { startBackend } from '../harness/backend.js';
 import { EventStream } from '../harness/event-stream.js';
-import { beginSocketIo, beginSse } from '../harness/raw-streams.js';
+import { beginSocketIo, beginSse, openWebSocket } from '../harness/raw-streams.js';
 import { until } from '../harness/until.js';
 import { ControlPlane } from './control-plane.js';
 
@@ -125,6 +125,40 @@ describe('a backend', () => {
     90_000,
   );
 
+  it.each([
+    ['asks for namespaces that are not there', textFrame('40/x,')],
+    ['says again and again that it comes', textFrame('40')],
+    ['answers pings that nobody has sent', textFrame('3')],
+    ['sends pings of WebSockets', Buffer.from([0x89, 0x80, 0, 0, 0, 0])],
+  ])('cuts off a stranger who floods it, and keeps no answers for them: one that %s', async (_, frame) => {
+    const { url = '', pid = 0 } = plane.backends[0] ?? {};
+    const socket = net.connect(Number(new URL(url).port), '127.0.0.1');
+    await openWebSocket(socket);
+    // who does not read what it is answered
+    socket.pause();
+    const before = memoryOf(pid);
+    const began = performance.now();
+    let gone = false;
+    socket.on('close', () => (gone = true)).on('error', () => (gone = true));
+    const chunk = Buffer.alloc(5_000 * frame.length, frame);
+    const flood = () => {
+      if (!gone && performance.now() - began < 4_000) socket.write(chunk, () => setImmediate(flood));
+    };
+    flood();
+    await until(() => gone, 'it is cut off', 3_000).finally(() => socket.destroy());
+    expect(memoryOf(pid) - before).toBeLessThan(50_000_000);
+  });
+
+  it('looks at no more than a few words of a stranger who polls', async () => {
+    const polling = `${plane.url()}/socket.io/?EIO=4&transport=polling`;
+    const open = await (await fetch(polling)).text();
+    const session = `${polling}&sid=${JSON.parse(open.slice(1)).sid}`;
+    // packets of one request are separated by this sign
+    const body = Array.from({ length: 2_000 }, () => '40/x,').join('\x1e');
+    await fetch(session, { method: 'POST', body }).catch(() => undefined);
+    expect((await fetch(session)).status).toBe(400);
+  });
+
   it('goes on when the connection that brings the hints is cut', async () => {
     const user = await plane.newUser();
     const stream = await open(user);
@@ -149,6 +183,11 @@ describe('a backend', () => {
     await quick.stop();
   });
 });
+
+/** A short text as a client of a WebSocket sends it: masked, with zeros. */
+function textFrame(text: string): Buffer {
+  return Buffer.concat([Buffer.from([0x81, 0x80 | text.length, 0, 0, 0, 0]), Buffer.from(text)]);
+}
 
 /** Bytes of memory that a process has in use. */
 function memoryOf(pid: number): number {
