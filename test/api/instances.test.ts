@@ -4,6 +4,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { Api } from '../harness/api.js';
 import { type Backend, startBackend } from '../harness/backend.js';
 import { createDatabase, type TestDatabase } from '../harness/database.js';
+import { OwnPostgres } from '../harness/own-postgres.js';
 import { OwnRedis, redisMissing } from '../harness/own-redis.js';
 import { until } from '../harness/until.js';
 
@@ -112,5 +113,21 @@ describe('a backend without Redis', { timeout: 60_000 }, () => {
     expect(old.output()).toContain('stopping: another backend runs on this database already');
     expect(old.output()).toContain('"msg":"stopped"');
     running = running.filter((backend) => backend !== old);
+  });
+
+  it('that is told to stop while its database hangs does not wait for it', async () => {
+    const hanging = await OwnPostgres.start();
+    const backend = await startBackend({ database: hanging, env: ALONE });
+    await hanging.freeze();
+    try {
+      backend.signal('SIGTERM');
+      // with the 10 s that connections get to end: those to the database do not
+      await until(() => backend.exited(), 'it has ended', 15_000);
+      expect(backend.output()).toContain('requests or connections did not end in time');
+    } finally {
+      await hanging.thaw();
+      await backend.kill9();
+      await hanging.drop();
+    }
   });
 });

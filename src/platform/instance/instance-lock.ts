@@ -12,6 +12,8 @@ const ASK_INTERVAL_MS = 200;
 /** How often the connection is tried: how late its loss is noticed, with what one try may take. */
 const TRY_INTERVAL_MS = 3_000;
 const QUERY_TIMEOUT_MS = 3_000;
+/** Who stops, or takes the lock again, waits no longer for the end of the connection before. */
+const GOODBYE_MS = 1_000;
 /** PostgreSQL notices a host that has vanished after 5 + 3 × 5 seconds, and gives the lock to another. */
 const KEEPALIVE_SECONDS = 5;
 const KEEPALIVE_PROBES = 3;
@@ -135,8 +137,10 @@ export class InstanceLock {
 }
 
 async function end(client: pg.Client): Promise<void> {
+  // one that hangs would not say goodbye; what it is told stands in its socket, and the lock goes when it reads that
+  const patience = setTimeout(GOODBYE_MS, undefined, { ref: false });
   // it may be broken: then there is nothing left to end
-  await client.end().catch(() => undefined);
+  await Promise.race([client.end().catch(() => undefined), patience]);
 }
 
 function refusal({ REDIS_ENABLED }: Config): string {
