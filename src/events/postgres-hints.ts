@@ -4,7 +4,7 @@ import pg from 'pg';
 import type { Logger } from 'pino';
 
 import type { Config } from '../platform/config/config.js';
-import { connectionOf } from '../platform/database/database.js';
+import { directConnectionOf } from '../platform/database/database.js';
 import type { Hints } from './event-signal.js';
 
 /** What the triggers notify (prisma/migrations, events). */
@@ -39,7 +39,7 @@ export class PostgresHints implements Hints {
   private async listen(): Promise<void> {
     while (!this.stopped) {
       const client = new pg.Client({
-        ...connectionOf(this.config),
+        ...directConnectionOf(this.config),
         connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
         keepAlive: true,
         application_name: 'bore-events',

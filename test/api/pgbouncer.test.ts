@@ -3,6 +3,7 @@ import { expect, it } from 'vitest';
 
 import { Api } from '../harness/api.js';
 import { SECRETS, startBackend } from '../harness/backend.js';
+import { EventStream } from '../harness/event-stream.js';
 import { OwnPostgres } from '../harness/own-postgres.js';
 import { pgbouncerUnavailable, startPgbouncer } from '../harness/pgbouncer.js';
 import { until } from '../harness/until.js';
@@ -62,6 +63,18 @@ it(
       expect(waited.status).toBe(503);
       // 3 s; the driver alone would wait for 12
       expect(performance.now() - asked).toBeLessThan(10_000);
+
+      // events are heard of at once, of either backend, by a connection that LISTENs
+      const stream = await EventStream.open(user.at(urls[1] ?? first));
+      const began = performance.now();
+      const { items } = (await user.get('/api/v1/tunnels?limit=1')).body;
+      for (let i = 1; i <= 10; i++) {
+        await user.patch(`/api/v1/tunnels/${items[0].id}`, { name: `renamed-${i}` });
+        await stream.received(i);
+      }
+      stream.close();
+      // looking once a second would take ten
+      expect(performance.now() - began).toBeLessThan(5_000);
 
       // jobs run, by the queue that LISTENs
       await postgres.query(`UPDATE tunnels SET idle_deadline = now() WHERE name = 't-0'`);
