@@ -23,6 +23,8 @@ export interface Subscriber {
   readonly filter: EventFilter;
   /** The next event of its user. */
   offer(event: EventView): void;
+  /** The database has gone back behind what was offered: it joins anew. */
+  restart(): void;
 }
 
 /**
@@ -111,10 +113,17 @@ export class EventFeed implements OnApplicationBootstrap, OnApplicationShutdown 
       while (this.lookAgain && this.live.size > 0) {
         this.lookAgain = false;
         const from = this.reached;
-        const events = await this.events.after(from, BATCH);
+        const { highest, events } = await this.events.after(from, BATCH);
         // meanwhile the last subscriber has left and a first one has come, who may have had less: these are not its next ones
         if (this.reached !== from) {
           this.lookAgain = true;
+          continue;
+        }
+        // a backup was restored, or a replica promoted that had not got everything
+        if (highest < from) {
+          this.logger.warn({ from, highest }, 'events are missing in the database: streams begin anew');
+          this.reached = highest;
+          for (const subscriber of [...this.live.values()].flatMap((each) => [...each])) subscriber.restart();
           continue;
         }
         for (const { userId, ...event } of events) {

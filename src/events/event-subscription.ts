@@ -79,10 +79,12 @@ export class EventSubscription implements Subscriber {
     const id = Number(event.id);
     if (!this.live || id <= this.id) return;
     this.id = id;
-    if (passes(this.filter, event) && !this.outlet.send(event)) {
-      this.leave();
-      void this.catchUp();
-    }
+    if (passes(this.filter, event) && !this.outlet.send(event)) this.restart();
+  }
+
+  restart(): void {
+    this.leave();
+    void this.catchUp();
   }
 
   close(): void {

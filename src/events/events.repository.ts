@@ -22,7 +22,11 @@ const Replay = z.object({
 export type Replay = z.infer<typeof Replay>;
 
 const VIEW = Prisma.sql`id::text, type, iso_instant(at) AS at, tunnel_id AS "tunnelId", data`;
-/** The newest event is never deleted: this does not go back. */
+/** What is new for all users, and the highest id that there is. */
+const News = z.object({ highest: Id, events: z.array(OwnedEvent) });
+export type News = z.infer<typeof News>;
+
+/** The newest event is never deleted: this goes back only with the database, to an earlier state. */
 const HIGHEST = Prisma.sql`(SELECT coalesce(max(id), 0) FROM events)`;
 
 /** The outbox in the database. Written by triggers alone, in the order of commits (prisma/migrations, events). */
@@ -30,13 +34,16 @@ const HIGHEST = Prisma.sql`(SELECT coalesce(max(id), 0) FROM events)`;
 export class EventsRepository {
   constructor(private readonly database: Database) {}
 
-  /** Events of all users behind an id, lowest first. */
-  after(id: number, limit: number): Promise<OwnedEvent[]> {
-    return this.database.rows(
-      OwnedEvent,
+  /** Events of all users behind an id, lowest first. One statement, so that all of it is of one moment. */
+  async after(id: number, limit: number): Promise<News> {
+    const [news] = await this.database.rows(
+      News,
       Prisma.sql`
-        SELECT ${VIEW}, user_id AS "userId" FROM events WHERE id > ${id}::bigint ORDER BY events.id LIMIT ${limit}`,
+        SELECT ${HIGHEST} AS highest, coalesce(jsonb_agg(e ORDER BY e.id::bigint), '[]') AS events FROM (
+          SELECT ${VIEW}, user_id AS "userId" FROM events WHERE id > ${id}::bigint ORDER BY events.id LIMIT ${limit}) e`,
     );
+    if (!news) throw new Error('an aggregate returned no row');
+    return news;
   }
 
   /** Events of one user behind an id, lowest first. One statement, so that all of it is of one moment. */

@@ -220,6 +220,39 @@ describe('Last-Event-ID', () => {
     expect(known.types()).not.toContain('reset');
   });
 
+  it('goes on, for those who are there and those who come, when the database goes back to an earlier state', async () => {
+    const [user, other] = [await plane.newUser(), await plane.newUser()];
+    const othersTunnel = await openTunnel(other);
+    const [{ kept } = {}] = await plane.database.query('SELECT max(id)::int AS kept FROM events');
+    const tunnel = await openTunnel(user);
+    const quiet = await open(other, '/api/v1/events', String(Number(kept) - 1));
+    await quiet.received(1);
+    const streams = await Promise.all([0, 1].map((i) => open(user.at(plane.url(i)))));
+    for (let i = 0; i < 50; i++) await user.patch(`/api/v1/tunnels/${tunnel.id}`, { name: `lost-${i}` });
+    for (const stream of streams) await stream.received(50);
+    // as after a backup was restored, or a replica promoted that had not got everything
+    await plane.database.query(
+      `WITH lost AS (DELETE FROM events WHERE id > ${Number(kept)}) SELECT setval(pg_get_serial_sequence('events', 'id'), ${Number(kept)})`,
+    );
+    const names = ['kept-1', 'kept-2'];
+    for (const name of names) await user.patch(`/api/v1/tunnels/${tunnel.id}`, { name });
+    const late = await open(user, '/api/v1/events', String(kept));
+    await late.received(2);
+    expect(late.events.map(({ data }) => data.data.name)).toEqual(names);
+    for (const stream of streams) {
+      await stream.received(51);
+      expect(stream.types()[50]).toBe('reset');
+    }
+    await user.patch(`/api/v1/tunnels/${tunnel.id}`, { name: 'now' });
+    for (const stream of [...streams, late]) {
+      await until(() => stream.events.at(-1)?.data.data?.name === 'now', 'it goes on');
+    }
+    await other.patch(`/api/v1/tunnels/${othersTunnel.id}`, { name: 'now' });
+    await quiet.received(2);
+    // what it has had is still there
+    expect(quiet.types()).toEqual(['tunnel.created', 'tunnel.updated']);
+  });
+
   it('brings each of 200 changes once and in order, although the backends that serve the stream are killed', async () => {
     const user = await plane.newUser(2);
     const tunnels = await Promise.all([0, 1, 2, 3].map(() => openTunnel(user.at(plane.url(2)))));
