@@ -87,7 +87,6 @@ export class EventStreams implements OnApplicationBootstrap, BeforeApplicationSh
     let stream: OpenStream;
     try {
       const start = await this.startOf(lastEventId);
-      if (this.closing) throw new PlatformError('UNAVAILABLE', { retryAfter: FULL_RETRY_SECONDS });
       const outlet = connect(start);
       stream = { caller, outlet, subscription: new EventSubscription(this.feed, filter, outlet, start.id) };
     } catch (error) {
@@ -100,12 +99,14 @@ export class EventStreams implements OnApplicationBootstrap, BeforeApplicationSh
       this.open.delete(stream);
       this.giveBack(caller.userId);
     });
-    void stream.subscription.catchUp();
+    // not refused: a browser comes back to a stream that ends, and not to one that never was
+    if (this.closing) stream.outlet.end('UNAVAILABLE');
+    else void stream.subscription.catchUp();
   }
 
   /** @throws PlatformError TOO_MANY_STREAMS, UNAVAILABLE when one more of this user would be refused now */
   check(userId: string): void {
-    if (this.closing || this.total >= this.config.EVENT_STREAMS_MAX) {
+    if (this.total >= this.config.EVENT_STREAMS_MAX) {
       throw new PlatformError('UNAVAILABLE', {
         detail: 'This backend carries as many event streams as it may',
         retryAfter: FULL_RETRY_SECONDS,

@@ -80,6 +80,24 @@ describe('a backend', () => {
     expect(next.types()).toEqual(['tunnel.closed']);
   });
 
+  it('that stops refuses no stream: one that comes late begins, ends at once, and goes on at another', async () => {
+    const user = await plane.newUser();
+    const stopping = await startBackend({ database: plane.database });
+    // while it waits for the last words to socket.io's clients it still accepts
+    const socket = net.connect(Number(new URL(stopping.url).port), '127.0.0.1').on('error', () => undefined);
+    await beginSocketIo(socket, String(user.headers['authorization']).replace('Bearer ', ''));
+    const first = await open(user.at(stopping.url));
+    stopping.signal('SIGTERM');
+    await until(() => first.ended, 'the stream ends');
+    const late = await open(user.at(stopping.url), '/api/v1/events', first.lastEventId);
+    expect(late.status).toBe(200);
+    await until(() => late.ended, 'it ends too');
+    expect(late.events).toEqual([{ id: undefined, event: 'end', data: { code: 'UNAVAILABLE' } }]);
+    expect(late.lastEventId).toBe(first.lastEventId);
+    expect(await stopping.exitCode()).toBe(0);
+    socket.destroy();
+  });
+
   it.each([
     ['SSE', beginSse],
     ['socket.io', beginSocketIo],
