@@ -21,6 +21,8 @@ import { sendSecurityHeaders } from './platform/http/security-headers.js';
 import { noticeUntrustedProxy } from './platform/http/trusted-proxy.js';
 import { InstanceLock } from './platform/instance/instance-lock.js';
 import { createLogger, LOGGER, NestLogger } from './platform/logging/logger.js';
+import { Counters } from './platform/rate-limits/counters.js';
+import { limitDocs } from './platform/rate-limits/docs-limit.js';
 
 /** Requests under way get this long after the drain; then the process goes all the same. */
 const CLOSE_TIMEOUT_MS = 10_000;
@@ -47,6 +49,7 @@ async function start(): Promise<void> {
   refuseOtherMethods(server);
   answerNotModified(server);
   refuseStrangers(server, config.INTERNAL_API_KEY);
+  limitDocs(server, app.get(Counters, { strict: false }), config.RATE_LIMIT_PER_MINUTE);
   app.get(HttpMetrics, { strict: false }).install(server);
   app.get(EventSignal, { strict: false }).install(server);
 
