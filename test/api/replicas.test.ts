@@ -160,6 +160,30 @@ describe('with a replica', () => {
     expect(await read).toBe(false);
     await until(() => platform.isReadFromReplica(owner, 0), 'a read of the replica, with the new floor');
   });
+
+  it('a change whose backend has died keeps its account on the primary for an hour, however many follow', async () => {
+    const { api, userId, path } = await platform.newOwner();
+    const rename = async (name: string) => expect((await api.patch(path, { name })).status).toBe(200);
+    const row = async () => {
+      const rows = await platform.postgres.query(
+        `SELECT pending, now() - at > interval '59 minutes' AS old FROM account_writes WHERE account_id = $1`,
+        [userId],
+      );
+      return rows[0];
+    };
+    expect(await row()).toEqual({ pending: 0, old: false });
+    await platform.postgres.query(
+      `UPDATE account_writes SET pending = 1, at = now() - interval '59 minutes 1 second' WHERE account_id = $1`,
+      [userId],
+    );
+    await rename('one');
+    await rename('two');
+    // a minute later it is forgotten with the row
+    expect(await row()).toEqual({ pending: 1, old: true });
+    await platform.postgres.query('UPDATE account_writes SET pending = 0 WHERE account_id = $1', [userId]);
+    await rename('three');
+    expect(await row()).toEqual({ pending: 0, old: false });
+  });
 });
 
 it('without replicas nothing is marked, asked or shown', async () => {
