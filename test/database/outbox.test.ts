@@ -64,6 +64,7 @@ describe('the outbox', () => {
     [`labels = '{"team":"billing"}'`, ['tunnel.updated']],
     ['settings_version = settings_version + 1', ['tunnel.updated']],
     ["expires_at = now() + interval '1 hour'", ['tunnel.updated']],
+    ['relocate = true', ['tunnel.updated']],
     ['port = 9999', ['tunnel.relocated']],
     ["port = 9998, state = 'offline', name = 'moved'", ['tunnel.relocated', 'tunnel.updated', 'tunnel.offline']],
     ["sealed_key = 'other'", []],
@@ -107,6 +108,16 @@ describe('the outbox', () => {
         expiresAt: null,
       },
     });
+  });
+
+  it('gets one event of a tunnel that is made as one that may be moved', async () => {
+    const [client] = clients;
+    if (!client) throw new Error('no client');
+    await client.query('BEGIN');
+    const id = await newTunnel(client);
+    await client.query('UPDATE tunnels SET relocate = true WHERE id = $1', [id]);
+    await client.query('COMMIT');
+    expect(await typesOf(id)).toEqual(['tunnel.created']);
   });
 
   it('gets nothing from a transaction that is rolled back', async () => {
