@@ -5,6 +5,7 @@ import http from 'node:http';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 
+import { EventStream } from '../harness/event-stream.js';
 import { clusterUnavailable, OwnCluster } from '../harness/own-cluster.js';
 import { until } from '../harness/until.js';
 
@@ -93,6 +94,22 @@ describe('a rolling restart', () => {
         Array.from({ length: LOOPS }, () => loop(work)),
       );
 
+      // a listener that does what a browser does: it comes back behind its last event, but sooner
+      const heard: string[] = [];
+      let streams = 0;
+      let stream: EventStream | undefined;
+      const listen = async () => {
+        for (let last = '0'; !stopped; last = stream.lastEventId) {
+          stream = await EventStream.open(own.api.withToken(body.accessToken), '/api/v1/events', last);
+          if (stream.status !== 200) failures.push(`GET /api/v1/events: ${stream.status}`);
+          streams++;
+          const { response, events } = stream;
+          await new Promise((resolve) => response.once('close', resolve));
+          heard.push(...events.filter(({ event }) => event !== 'end').map(({ id, event }) => `${id} ${event}`));
+        }
+      };
+      const listening = listen();
+
       const during: number[] = [];
       try {
         for (const backend of own.cluster.backends) {
@@ -107,12 +124,23 @@ describe('a rolling restart', () => {
         await Promise.all(load);
       }
       process.stdout.write(`3 backends restarted: ${JSON.stringify(count)}, reads meanwhile ${during.join(', ')}\n`);
+      await until(
+        () => heard.length + (stream?.events.length ?? 0) >= count.opened * 2,
+        'all events are heard',
+      ).finally(() => stream?.close());
+      await listening;
       expect(failures).toEqual([]);
       for (const reads of during) expect(reads).toBeGreaterThan(100);
       // what was answered was done, once
       const left = await own.api.withToken(body.accessToken).get('/api/v1/tunnels');
       expect(left.body.items).toEqual([]);
       expect(count.opened).toBe(count.deleted);
+      // nothing that happened was left out for a listener, or told twice; each stream ended once at least
+      expect(streams).toBeGreaterThan(1);
+      expect(new Set(heard).size).toBe(heard.length);
+      for (const type of ['tunnel.created', 'tunnel.closed']) {
+        expect(heard.filter((each) => each.endsWith(` ${type}`))).toHaveLength(count.opened);
+      }
       // the queue, Redis and the database were let go of in order: nobody missed one
       expect(await own.loggedErrors()).toEqual([]);
     },
