@@ -275,6 +275,24 @@ describe('ids of events', () => {
 });
 
 describe('forget_events', () => {
+  it('looks at as many events as it may delete, however many more are old', async () => {
+    const [client] = clients;
+    if (!client) throw new Error('no client');
+    await database.query(
+      `INSERT INTO events (user_id, type, at, data) SELECT $1, 'tunnel.updated', now() - interval '80 hours', '{}' FROM generate_series(1, 5000)`,
+      [users[0]],
+    );
+    await client.query('BEGIN');
+    await client.query('SELECT forget_events(72, 10)');
+    // rows that this transaction has read, by an index or without
+    const { rows } = await client.query<{ read: number }>(
+      `SELECT (pg_stat_get_xact_tuples_fetched('events'::regclass) + pg_stat_get_xact_tuples_returned('events'::regclass))::int AS read`,
+    );
+    await client.query('COMMIT');
+    expect((await database.query('SELECT count(*)::int AS n FROM events'))[0]).toEqual({ n: 4_990 });
+    expect(rows[0]?.read).toBeLessThan(500);
+  });
+
   it('deletes the oldest only, in batches, never across a younger one, and keeps the newest', async () => {
     const id = randomUUID();
     const add = (hoursAgo: number) =>
