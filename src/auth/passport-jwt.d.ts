@@ -7,7 +7,8 @@ declare module 'passport-jwt' {
   import type { Algorithm } from 'jsonwebtoken';
   import type { Strategy as PassportStrategy } from 'passport';
 
-  type Extractor = (request: unknown) => string | null;
+  /** Given the request as Fastify has it. */
+  type Extractor = (request: { readonly headers: { readonly authorization?: string | undefined } }) => string | null;
 
   interface StrategyOptions {
     jwtFromRequest: Extractor;

@@ -98,7 +98,8 @@ export function answerNotModified(server: FastifyInstance): void {
     const tag = reply.getHeader('etag');
     if (known === undefined || typeof tag !== 'string' || reply.statusCode !== 200 || request.method !== 'GET')
       return payload;
-    // not split by a pattern that takes the spaces too: those can be 16,000. Compared weakly: a proxy that compresses answers marks their tags as weak
+    // Not split by a pattern that takes the spaces too: those can be 16,000. Compared weakly: a proxy that compresses answers marks
+    // their tags as weak
     if (known !== '*' && !known.split(',').some((one) => one.trim().replace(/^W\//, '') === tag)) return payload;
     void reply.code(304).removeHeader('content-length').removeHeader('content-type');
     return null;

@@ -1,6 +1,9 @@
 import { z } from 'zod';
 
-/** Why an administrator does something: one line, for the audit log and whoever reads it. No control characters, and no halves of characters: the database keeps none. */
+/**
+ * Why an administrator does something: one line, for the audit log and whoever reads it. No control characters, and no halves of
+ * characters: the database keeps none.
+ */
 export const Reason = z
   .string()
   .trim()
