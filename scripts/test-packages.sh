@@ -2,9 +2,10 @@
 # What the tests use of the system. As root on Debian it is installed; elsewhere it is named, and the tests that need it say
 # that they were skipped.
 set -u
+PATH="$PATH:/usr/sbin"
 missing=
 # program:package
-for pair in ip:iproute2 mount:mount openssl:openssl redis-server:redis-server; do
+for pair in ip:iproute2 mount:mount openssl:openssl redis-server:redis-server pgbouncer:pgbouncer faketime:faketime prometheus:prometheus; do
   command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
 done
 # nginx passes TCP on with a module only
@@ -19,7 +20,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy"
   fi
   # shellcheck disable=SC2086
-  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $missing; } >/dev/null 2>&1 && exit 0
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing; } >/dev/null 2>&1 && exit 0
   echo "could not be installed:$missing"
 else
   echo "some tests need these packages, and are skipped without:$missing"

@@ -4,6 +4,7 @@ import { APP_FILTER, APP_INTERCEPTOR, APP_PIPE } from '@nestjs/core';
 import { AuditModule } from './audit/audit.module.js';
 import { AuthModule } from './auth/auth.module.js';
 import { CapacityModule } from './capacity/capacity.module.js';
+import { EventsModule } from './events/events.module.js';
 import { HealthModule } from './health/health.module.js';
 import { JobsModule } from './jobs/jobs.module.js';
 import { MetricsModule } from './metrics/metrics.module.js';
@@ -29,6 +30,7 @@ import { TunnelsModule } from './tunnels/tunnels.module.js';
     AuditModule,
     RedisModule,
     RateLimitsModule,
+    EventsModule,
     AuthModule,
     UserRateLimitsModule,
     ServersModule,

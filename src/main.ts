@@ -7,6 +7,7 @@ import type { Logger } from 'pino';
 
 import { AppModule } from './app.module.js';
 import { refuseStrangers } from './auth/internal-api.js';
+import { EventSignal } from './events/event-signal.js';
 import { HttpMetrics } from './metrics/http-metrics.js';
 import { serveOpenApi } from './openapi.js';
 import { CONFIG, type Config, ConfigError, readConfig } from './platform/config/config.js';
@@ -14,10 +15,14 @@ import { refuseOtherMethods } from './platform/http/allowed-methods.js';
 import { answerNotModified } from './platform/http/etag.js';
 import { createHttpServer, installHooks } from './platform/http/http-server.js';
 import { Lifecycle } from './platform/http/lifecycle.js';
+import { closeQuietly } from './platform/http/quiet-close.js';
 import { keepRequestContext } from './platform/http/request-context.js';
 import { sendSecurityHeaders } from './platform/http/security-headers.js';
 import { noticeUntrustedProxy } from './platform/http/trusted-proxy.js';
+import { InstanceLock } from './platform/instance/instance-lock.js';
 import { createLogger, LOGGER, NestLogger } from './platform/logging/logger.js';
+import { Counters } from './platform/rate-limits/counters.js';
+import { limitDocs } from './platform/rate-limits/docs-limit.js';
 
 /** Requests under way get this long after the drain; then the process goes all the same. */
 const CLOSE_TIMEOUT_MS = 10_000;
@@ -26,6 +31,7 @@ async function start(): Promise<void> {
   const config = readConfig(process.env);
   const adapter = createHttpServer(config.TRUST_PROXY);
   const bootLogger = createLogger(config.LOG_LEVEL);
+  const instance = await InstanceLock.take(config, bootLogger);
   const app = await NestFactory.create<NestFastifyApplication>(AppModule, adapter, {
     logger: new NestLogger(bootLogger),
     abortOnError: false,
@@ -35,6 +41,7 @@ async function start(): Promise<void> {
   const logger = app.get<Logger>(LOGGER);
   const lifecycle = app.get(Lifecycle);
   const server = adapter.getInstance();
+  closeQuietly(server);
   installHooks(server, logger, lifecycle);
   keepRequestContext(server);
   await sendSecurityHeaders(app);
@@ -42,7 +49,9 @@ async function start(): Promise<void> {
   refuseOtherMethods(server);
   answerNotModified(server);
   refuseStrangers(server, config.INTERNAL_API_KEY);
+  limitDocs(server, app.get(Counters, { strict: false }), config.RATE_LIMIT_PER_MINUTE);
   app.get(HttpMetrics, { strict: false }).install(server);
+  app.get(EventSignal, { strict: false }).install(server);
 
   app.setGlobalPrefix('api/v1', { exclude: ['health', 'health/live', 'health/ready', 'metrics'] });
   const { ALLOWED_ORIGINS } = app.get<Config>(CONFIG);
@@ -55,18 +64,27 @@ async function start(): Promise<void> {
     });
   serveOpenApi(app);
 
-  stopOnSignals(app, lifecycle, logger, config.SHUTDOWN_DRAIN_SECONDS);
+  stopOnSignals(app, lifecycle, instance, logger, config.SHUTDOWN_DRAIN_SECONDS);
   await app.listen(config.PORT, config.HOST);
   const address = app.getHttpServer().address();
   logger.info({ host: config.HOST, port: typeof address === 'object' ? address?.port : undefined }, 'listening');
 }
 
-/** First signal: say no in /health/ready, wait for load balancers to see it, finish what is under way. Second: now. */
-function stopOnSignals(app: NestFastifyApplication, lifecycle: Lifecycle, logger: Logger, drainSeconds: number): void {
-  const stop = async (signal: NodeJS.Signals): Promise<void> => {
-    if (lifecycle.draining) process.exit(1);
-    logger.info({ signal }, 'draining');
+/**
+ * First signal: say no in /health/ready, wait for load balancers to see it, finish what is under way. Second: now. The same,
+ * with an error, when another backend has taken this one's place.
+ */
+function stopOnSignals(
+  app: NestFastifyApplication,
+  lifecycle: Lifecycle,
+  instance: InstanceLock,
+  logger: Logger,
+  drainSeconds: number,
+): void {
+  const stop = async (exitCode: number): Promise<void> => {
     lifecycle.drain();
+    // the next one may begin: whoever looks at /health/ready goes there already
+    await instance.release();
     await new Promise((resolve) => setTimeout(resolve, drainSeconds * 1000));
     setTimeout(() => {
       logger.error('requests or connections did not end in time');
@@ -74,16 +92,26 @@ function stopOnSignals(app: NestFastifyApplication, lifecycle: Lifecycle, logger
     }, CLOSE_TIMEOUT_MS).unref();
     await app.close();
     logger.info('stopped');
-    process.exit(0);
+    process.exit(exitCode);
+  };
+  const stopOrDie = (exitCode: number): void => {
+    stop(exitCode).catch((err: unknown) => {
+      logger.fatal({ err }, 'stopping failed');
+      process.exit(1);
+    });
   };
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {
-      stop(signal).catch((err: unknown) => {
-        logger.fatal({ err }, 'stopping failed');
-        process.exit(1);
-      });
+      if (lifecycle.draining) process.exit(1);
+      logger.info({ signal }, 'draining');
+      stopOrDie(0);
     });
   }
+  void instance.keep(({ message }) => {
+    if (lifecycle.draining) return;
+    logger.fatal(`stopping: ${message}`);
+    stopOrDie(1);
+  });
 }
 
 /** One sentence for the operator; Prisma puts its reason last. */

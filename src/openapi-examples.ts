@@ -10,6 +10,7 @@ import { ChangePasswordRequest, LoginRequest, RefreshRequest, SignupRequest, Tok
 import { SessionView } from './auth/session.js';
 import { CapacityView } from './capacity/capacity.js';
 import { AdminCapacityView, FleetView, ServerLoad } from './capacity/fleet.js';
+import { EventView } from './events/event.js';
 import { BreakerStatsView, ResetBreakersAnswer, ResetBreakersRequest } from './servers/breaker.js';
 import { CreateServerRequest, ServerView, UpdateServerRequest } from './servers/server.js';
 import { AdminTunnelView, SuspendTunnelRequest } from './tunnels/admin-tunnel.js';
@@ -49,6 +50,7 @@ const tunnel: TunnelView = {
   allowCidrs: ['198.51.100.0/24'],
   denyCidrs: [],
   proxyProtocol: null,
+  relocate: true,
   clientAddress: ADDRESS,
   connectedAt: NOW,
   expiresAt: LATER,
@@ -210,6 +212,9 @@ document('AuditEntry', AuditEntryView, {
   requestId: 'a3c1f0d2-5b7e-4c9a-8e21-7d94c6b0f1ea',
   details: { reason: 'phishing page reported' },
 });
+const { name, labels, state, closeReason, serverId, host, port, clientAddress, connectedAt, expiresAt } = tunnel;
+const data = { name, labels, state, closeReason, serverId, host, port, clientAddress, connectedAt, expiresAt };
+document('Event', EventView, { id: '4712', type: 'tunnel.active', at: NOW, tunnelId: TUNNEL, data });
 document('ServerLoad', ServerLoad, serverLoad);
 document('AdminCapacity', AdminCapacityView, {
   total: 500,

@@ -26,6 +26,7 @@ export const AuditAction = z.enum([
   'tunnel.token_rotated',
   'tunnel.disconnected',
   'tunnel.suspended',
+  'tunnel.relocated',
   'port.released',
   'circuit_breakers.reset',
   'evidence.exported',

@@ -26,7 +26,7 @@ export class AuditEntriesRepository {
       ...(to === undefined ? [] : [Prisma.sql`a.at < ${to}::timestamptz`]),
     ];
     const where = conditions.length === 0 ? Prisma.empty : Prisma.sql`WHERE ${Prisma.join(conditions, ' AND ')}`;
-    const rows = await this.database.rows(
+    const rows = await this.database.readRows(
       Row,
       Prisma.sql`
         SELECT a.id::text AS id, a.at, a.action, a.actor_id AS "actorId", u.email AS "actorEmail", a.api_key_id AS "apiKeyId",

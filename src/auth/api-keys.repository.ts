@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { auditInsert } from '../audit/audit-log.repository.js';
 import { Database } from '../platform/database/database.js';
 import { Prisma } from '../platform/database/generated/client.js';
+import { ReadFence } from '../platform/database/read-fence.js';
 import { ApiKeyScope } from '../platform/http/api-key-scope.js';
 import { UserView } from '../users/user.js';
 
@@ -33,6 +34,7 @@ const OpenKey = UserView.extend({
   hash: z.instanceof(Uint8Array),
   scopes: Scopes,
   isNoteDue: z.boolean(),
+  readFence: ReadFence,
 });
 export type OpenKey = z.output<typeof OpenKey>;
 
@@ -132,11 +134,24 @@ export class ApiKeysRepository {
     const [found] = await this.database.rows(
       OpenKey,
       Prisma.sql`
-        SELECT k.hash, k.scopes, ${USE_IS_TO_BE_NOTED} AS "isNoteDue", u.id, u.email, u.name, u.role, u.plan
+        SELECT k.hash, k.scopes, ${USE_IS_TO_BE_NOTED} AS "isNoteDue", u.id, u.email, u.name, u.role, u.plan,
+          ${this.database.readFenceOf(Prisma.sql`u.id`)} AS "readFence"
         FROM api_keys k JOIN users u ON u.id = k.user_id
         WHERE k.id = ${id}::uuid AND ${OPEN} AND u.suspended_at IS NULL`,
     );
     return found ?? null;
+  }
+
+  /** Which of many keys work now, of accounts that are not suspended. */
+  async openOf(ids: readonly string[]): Promise<ReadonlySet<string>> {
+    if (ids.length === 0) return new Set();
+    const rows = await this.database.rows(
+      z.object({ id: z.guid() }),
+      Prisma.sql`
+        SELECT k.id FROM api_keys k JOIN users u ON u.id = k.user_id
+        WHERE k.id = ANY (${[...ids]}::uuid[]) AND ${OPEN} AND u.suspended_at IS NULL`,
+    );
+    return new Set(rows.map(({ id }) => id));
   }
 
   async noteUse(id: string): Promise<void> {

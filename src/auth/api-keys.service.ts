@@ -66,7 +66,7 @@ export class ApiKeysService {
     if (!found || !timingSafeEqual(found.hash, hashApiKeySecret(parts.secret))) return null;
     // apart: most requests write nothing
     if (found.isNoteDue) await this.keys.noteUse(parts.id);
-    const { id: userId, email, name, role, plan, scopes } = found;
-    return { userId, sessionId: null, apiKeyId: parts.id, scopes, email, name, role, plan };
+    const { id: userId, email, name, role, plan, scopes, readFence } = found;
+    return { userId, sessionId: null, apiKeyId: parts.id, scopes, email, name, role, plan, readFence };
   }
 }

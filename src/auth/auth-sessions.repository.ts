@@ -6,6 +6,7 @@ import { auditInsert, USER_AGENT_CHARS_MAX } from '../audit/audit-log.repository
 import { CONFIG, type Config } from '../platform/config/config.js';
 import { Database } from '../platform/database/database.js';
 import { Prisma } from '../platform/database/generated/client.js';
+import { ReadFence } from '../platform/database/read-fence.js';
 import { currentRequest } from '../platform/http/request-context.js';
 import { UserView } from '../users/user.js';
 import { hashRefreshToken } from './refresh-token.js';
@@ -30,8 +31,11 @@ const HONEST_REPEAT_SECONDS = 10;
 const SPENT_TOKENS_MAX = 1_000;
 
 const SessionUser = UserView.extend({ sessionId: z.guid() });
+const AliveSession = SessionUser.extend({ readFence: ReadFence });
 /** A session with the account it belongs to. */
 export type SessionUser = z.infer<typeof SessionUser>;
+/** What the check of a request finds. */
+export type AliveSession = z.infer<typeof AliveSession>;
 
 const SessionRow = z.object({
   id: z.guid(),
@@ -159,11 +163,12 @@ export class AuthSessionsRepository {
   }
 
   /** The account behind a session that still counts; notes that it is used. */
-  async findAlive(sessionId: string, userId: string): Promise<SessionUser | null> {
+  async findAlive(sessionId: string, userId: string): Promise<AliveSession | null> {
     const [found] = await this.database.rows(
-      SessionUser.extend({ isNoteDue: z.boolean() }),
+      AliveSession.extend({ isNoteDue: z.boolean() }),
       Prisma.sql`
-        SELECT s.id AS "sessionId", ${USER_COLUMNS}, ${USE_IS_TO_BE_NOTED} AS "isNoteDue"
+        SELECT s.id AS "sessionId", ${USER_COLUMNS}, ${USE_IS_TO_BE_NOTED} AS "isNoteDue",
+          ${this.database.readFenceOf(Prisma.sql`u.id`)} AS "readFence"
         FROM auth_sessions s JOIN users u ON u.id = s.user_id
         WHERE s.id = ${sessionId}::uuid AND s.user_id = ${userId}::uuid AND ${this.alive}`,
     );
@@ -174,6 +179,18 @@ export class AuthSessionsRepository {
       await this.database.$executeRaw`
         UPDATE auth_sessions s SET last_used_at = now() WHERE s.id = ${sessionId}::uuid AND ${USE_IS_TO_BE_NOTED}`;
     return session;
+  }
+
+  /** Which of many sessions still count. */
+  async aliveOf(sessionIds: readonly string[]): Promise<ReadonlySet<string>> {
+    if (sessionIds.length === 0) return new Set();
+    const rows = await this.database.rows(
+      z.object({ id: z.guid() }),
+      Prisma.sql`
+        SELECT s.id FROM auth_sessions s JOIN users u ON u.id = s.user_id
+        WHERE s.id = ANY (${[...sessionIds]}::uuid[]) AND ${this.alive}`,
+    );
+    return new Set(rows.map(({ id }) => id));
   }
 
   /** An account's sessions that still count, newest first, beginning behind `after`. */

@@ -1,8 +1,9 @@
-import { Module } from '@nestjs/common';
+import { Global, Module } from '@nestjs/common';
 import { APP_GUARD } from '@nestjs/core';
 import { PassportModule } from '@nestjs/passport';
 
 import { AuditModule } from '../audit/audit.module.js';
+import { Callers } from '../platform/http/callers.js';
 import { UsersModule } from '../users/users.module.js';
 import { AccessGuard } from './access.guard.js';
 import { AccessTokenIssuer } from './access-token.js';
@@ -21,7 +22,10 @@ import { PasswordsRepository } from './passwords.repository.js';
 import { PasswordsService } from './passwords.service.js';
 import { SessionsController } from './sessions.controller.js';
 import { SessionsService } from './sessions.service.js';
+import { TokenCallers } from './token-callers.js';
 
+// global: what asks for Callers comes before auth, and imports nothing of it
+@Global()
 @Module({
   imports: [PassportModule, AuditModule, UsersModule],
   controllers: [AuthController, SessionsController, ApiKeysController],
@@ -40,7 +44,8 @@ import { SessionsService } from './sessions.service.js';
     PasswordsService,
     SessionsService,
     { provide: APP_GUARD, useClass: AccessGuard },
+    { provide: Callers, useClass: TokenCallers },
   ],
-  exports: [AuthRetentionRepository],
+  exports: [AuthRetentionRepository, Callers],
 })
 export class AuthModule {}

@@ -2,6 +2,7 @@ import { Injectable } from '@nestjs/common';
 
 import { type AuditEvent, AuditLogRepository } from '../audit/audit-log.repository.js';
 import { PlatformError } from '../platform/errors/error-register.js';
+import { noteWrite } from '../platform/http/request-context.js';
 import type { UserView } from '../users/user.js';
 import { UsersRepository } from '../users/users.repository.js';
 import { AccessTokenIssuer } from './access-token.js';
@@ -75,6 +76,7 @@ export class AuthService {
   }
 
   private pair(user: UserView, sessionId: string, refreshToken: string): TokenPair {
+    noteWrite(user.id);
     return {
       accessToken: this.accessTokens.issue(user.id, sessionId),
       refreshToken,

@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify';
 
-import type { Secret } from '../platform/config/config.js';
+import type { Secret } from '../platform/config/secret.js';
 import { PlatformError } from '../platform/errors/error-register.js';
 import { sendProblem } from '../platform/http/problem.filter.js';
 import { isInternalKey } from '../protocol/internal-key.js';

@@ -7,11 +7,13 @@ import { CapacityService } from './capacity.service.js';
 import { FleetController } from './fleet.controller.js';
 import { FleetRepository } from './fleet.repository.js';
 import { FleetService } from './fleet.service.js';
+import { SlotReconciliation } from './slot-reconciliation.js';
+import { SlotsRepository } from './slots.repository.js';
 
 @Module({
   imports: [ServersModule],
   controllers: [CapacityController, FleetController],
-  providers: [CapacityRepository, CapacityService, FleetRepository, FleetService],
-  exports: [CapacityService],
+  providers: [CapacityRepository, CapacityService, FleetRepository, FleetService, SlotReconciliation, SlotsRepository],
+  exports: [CapacityService, SlotReconciliation],
 })
 export class CapacityModule {}

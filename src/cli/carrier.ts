@@ -12,6 +12,7 @@ import type { Visitors } from './visitors.js';
 export interface Place extends ServerAddress {
   readonly port: number;
   readonly publicAddress: string;
+  readonly location: string;
 }
 
 /** What the API knows of the tunnel. */

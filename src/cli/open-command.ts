@@ -26,6 +26,7 @@ export interface OpenOptions {
 
 const CLOSE_REASONS: Partial<Record<string, string>> = {
   deleted: 'somebody has deleted it',
+  relocated: 'it has moved to another bore-server, and this login cannot see where',
   expired: 'its time to live is over',
   abandoned: 'nobody carried it for too long',
   'invalid secret': 'the bore-server does not know it any more',
@@ -44,19 +45,27 @@ export async function openTunnel(account: Account, options: OpenOptions): Promis
       location: options.location,
       ttlSeconds: options.ttl,
       maxConnections: options.maxConnections,
+      relocate: true,
     },
   });
   let end: CarryEnd;
+  let place = placeOf(tunnel);
   try {
-    end = await carry(account, tunnel, options, stop.signal);
+    end = await carry(account, tunnel, options, stop.signal, (present) => (place = present));
   } finally {
     // the streams that are left
     stop.abort();
   }
-  await finish(end, account, tunnel, options);
+  await finish(end, account, { ...tunnel, command: commandAt(tunnel, place) }, options);
 }
 
-function carry(account: Account, tunnel: OpenedTunnel, options: OpenOptions, signal: AbortSignal): Promise<CarryEnd> {
+function carry(
+  account: Account,
+  tunnel: OpenedTunnel,
+  options: OpenOptions,
+  signal: AbortSignal,
+  onPlace: (place: Place) => void,
+): Promise<CarryEnd> {
   const key = keyOfSecret(tunnel.token);
   const local = { host: options.localHost, port: options.localPort };
   const carrier = new Carrier({
@@ -64,7 +73,11 @@ function carry(account: Account, tunnel: OpenedTunnel, options: OpenOptions, sig
     key,
     visitors: new Visitors(local, key, signal),
     status: () => statusOf(account, tunnel.id),
-    onConnected: (place, again) => (again ? notice('Connected again.') : announce(tunnel, place, options)),
+    onConnected: (place, again) => {
+      onPlace(place);
+      if (again) notice('Connected again.');
+      else announce(tunnel, place, options);
+    },
     signal,
   });
   return carrier.run();
@@ -72,8 +85,9 @@ function carry(account: Account, tunnel: OpenedTunnel, options: OpenOptions, sig
 
 /** The one line that scripts read; again only when the public address has changed. */
 function announce(tunnel: OpenedTunnel, place: Place, { json, keep, localHost, localPort }: OpenOptions): void {
-  const { id, name, location, expiresAt, command } = tunnel;
-  const { host, controlPort, port, publicAddress } = place;
+  const { id, name, expiresAt } = tunnel;
+  const { host, controlPort, port, publicAddress, location } = place;
+  const command = commandAt(tunnel, place);
   if (json) {
     const line = {
       id,
@@ -133,8 +147,13 @@ function isPassing({ problem: { status } }: ApiRefusal): boolean {
   return status >= 500 || status === 429;
 }
 
-function placeOf({ host, controlPort, port, publicAddress }: Tunnel): Place {
-  return { host, controlPort, port, publicAddress };
+function placeOf({ host, controlPort, port, publicAddress, location }: Tunnel): Place {
+  return { host, controlPort, port, publicAddress, location };
+}
+
+/** The line for a stock client, of a tunnel that may have moved since it was opened. */
+function commandAt({ command, host, port }: OpenedTunnel, place: Place): string {
+  return command.replace(` --to ${host} --port ${port} `, ` --to ${place.host} --port ${place.port} `);
 }
 
 /** Aborted by Ctrl-C, by `kill`, and when the terminal goes; a second time, the process ends at once. */

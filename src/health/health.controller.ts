@@ -7,6 +7,7 @@ import { HealthCheck, HealthCheckService, type HealthCheckResult, HealthIndicato
 import { Database } from '../platform/database/database.js';
 import { Lifecycle } from '../platform/http/lifecycle.js';
 import { Public } from '../platform/http/route-metadata.js';
+import { EvictionPolicy } from '../platform/redis/eviction-policy.js';
 import { RedisConnection } from '../platform/redis/redis-connection.js';
 import { HealthFilter } from './health.filter.js';
 
@@ -23,6 +24,7 @@ export class HealthController {
     private readonly indicators: HealthIndicatorService,
     private readonly database: Database,
     private readonly redis: RedisConnection,
+    private readonly evictionPolicy: EvictionPolicy,
     private readonly lifecycle: Lifecycle,
   ) {}
 
@@ -42,13 +44,14 @@ export class HealthController {
     return this.health.check([]);
   }
 
-  /** Whether requests should be sent here: the database answers, and the process is not stopping. Without Redis it is `degraded`, and ready. */
+  /** Whether requests should be sent here: the database answers, and the process is not stopping. Without Redis, or a replica, it is `degraded`, and ready. */
   @Get('ready')
   @Header('cache-control', 'no-store')
   @HealthCheck()
   ready(): Promise<HealthCheckResult> {
     const redis = this.redis.state === 'disabled' ? [] : [() => this.checkRedis()];
-    return this.health.check([() => this.checkLifecycle(), () => this.checkDatabase(), ...redis]);
+    const replicas = this.database.hasReplicas ? [() => this.checkReplicas()] : [];
+    return this.health.check([() => this.checkLifecycle(), () => this.checkDatabase(), ...replicas, ...redis]);
   }
 
   private checkLifecycle() {
@@ -59,7 +62,16 @@ export class HealthController {
   /** Never a reason to send requests elsewhere: all backends lose the same Redis, and go on without it. */
   private checkRedis() {
     const indicator = this.indicators.check('redis');
-    return this.redis.state === 'up' ? indicator.up() : indicator.degraded('not reachable');
+    if (this.redis.state !== 'up') return indicator.degraded('not reachable');
+    const { complaint } = this.evictionPolicy;
+    return complaint === undefined ? indicator.up() : indicator.degraded(complaint);
+  }
+
+  /** Never a reason to send requests elsewhere: the primary answers what they would. */
+  private checkReplicas() {
+    const indicator = this.indicators.check('replicas');
+    const { inUse, leftOut } = this.database.countReplicas();
+    return leftOut === 0 ? indicator.up() : indicator.degraded(`${inUse} of ${inUse + leftOut} in use`);
   }
 
   private async checkDatabase() {

@@ -1,22 +1,36 @@
 import { InjectQueue, OnWorkerEvent, Processor, WorkerHost } from '@nestjs/bullmq';
-import { Inject, type OnApplicationBootstrap } from '@nestjs/common';
+import { type BeforeApplicationShutdown, Inject, type OnApplicationBootstrap } from '@nestjs/common';
 import type { Job, Queue } from 'bullmq';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 
 import { AuditLogRepository } from '../audit/audit-log.repository.js';
 import { AuthRetentionRepository } from '../auth/auth-retention.repository.js';
+import { SlotReconciliation } from '../capacity/slot-reconciliation.js';
+import { EventsRepository } from '../events/events.repository.js';
 import { CONFIG, type Config } from '../platform/config/config.js';
 import { IdempotencyKeysRepository } from '../platform/idempotency/idempotency-keys.repository.js';
 import { LOGGER } from '../platform/logging/logger.js';
+import { QueueClients } from '../platform/queue/queue-clients.js';
+import { QueueTrouble } from '../platform/queue/queue-trouble.js';
 import { ServersRepository } from '../servers/servers.repository.js';
 import { LedgerRepository } from '../tunnels/ledger.repository.js';
 import { QuarantineRepository } from '../tunnels/quarantine.repository.js';
+import { RelocationService } from '../tunnels/relocation.service.js';
 import { TunnelsRepository } from '../tunnels/tunnels.repository.js';
 import { TunnelsService } from '../tunnels/tunnels.service.js';
+import { Schedules } from './schedules.js';
 
 /** The queue's name, also its label in metrics. */
 export const HOUSEKEEPING_QUEUE = 'housekeeping';
+
+/**
+ * A job of a killed backend is taken over after this time, and that of one that has not had the CPU for so long. Longer
+ * than any statement may take, and than a garbage collection.
+ */
+const LOCK_MS = 15_000;
+/** How often a worker looks for jobs whose backend is gone. */
+const STALLED_INTERVAL_MS = 5_000;
 
 /** Tunnels closed in one run, of each kind: bounded, so that a run ends before the next is due. */
 const CLOSE_BATCH = 100;
@@ -25,43 +39,66 @@ const CLOSE_BATCH = 100;
 const FORGET_BATCH = 5_000;
 /** Statements of one run, for each table: 100,000 rows a minute at most, some 140 million a day. */
 const FORGET_BATCHES_MAX = 20;
-/** Of the others' interval, because days are kept: a minute at the default. */
-const FORGET_INTERVAL_FACTOR = 12;
 /** No bore-server holds one report back so long and then sends it again: only that needs the reporter's last sequence. */
 const REPORTER_RETENTION_DAYS = 90;
 
-const Task = z.enum(['close-due-tunnels', 'lose-expired-servers', 'forget-old-records']);
+const Task = z.enum([
+  'close-due-tunnels',
+  'lose-expired-servers',
+  'relocate-tunnels',
+  'reconcile-counters',
+  'forget-old-records',
+]);
 type Task = z.infer<typeof Task>;
+
+/**
+ * Tasks that are done less often than the others, by how much: once a minute at the default. Old records are kept for days;
+ * counters are wrong only when somebody has changed them by hand, and are compared with all open tunnels.
+ */
+const INTERVAL_FACTORS: Partial<Record<Task, number>> = { 'forget-old-records': 12, 'reconcile-counters': 12 };
 
 /**
  * Ends what time has ended: server leases, tunnels that nobody connects or past their time to live, old records. One
  * scheduler for all backends; each run is of idempotent statements, so a run that is lost or doubled does no harm.
  */
-@Processor(HOUSEKEEPING_QUEUE)
-export class HousekeepingProcessor extends WorkerHost implements OnApplicationBootstrap {
+@Processor(HOUSEKEEPING_QUEUE, { lockDuration: LOCK_MS, stalledInterval: STALLED_INTERVAL_MS })
+export class HousekeepingProcessor extends WorkerHost implements OnApplicationBootstrap, BeforeApplicationShutdown {
+  private readonly trouble: QueueTrouble;
+  private readonly schedules: Schedules;
+
   constructor(
     @Inject(CONFIG) private readonly config: Config,
     @Inject(LOGGER) private readonly logger: Logger,
-    @InjectQueue(HOUSEKEEPING_QUEUE) private readonly queue: Queue,
+    @InjectQueue(HOUSEKEEPING_QUEUE) queue: Queue,
+    private readonly clients: QueueClients,
     private readonly servers: ServersRepository,
     private readonly tunnels: TunnelsRepository,
     private readonly tunnelsService: TunnelsService,
+    private readonly relocation: RelocationService,
+    private readonly slots: SlotReconciliation,
     private readonly ledger: LedgerRepository,
     private readonly audit: AuditLogRepository,
     private readonly auth: AuthRetentionRepository,
+    private readonly events: EventsRepository,
     private readonly quarantine: QuarantineRepository,
     private readonly idempotencyKeys: IdempotencyKeysRepository,
   ) {
     super();
+    this.trouble = new QueueTrouble(logger);
+    const interval = config.HOUSEKEEPING_INTERVAL_MS;
+    const schedules = Task.options.map((task) => ({ task, everyMs: interval * (INTERVAL_FACTORS[task] ?? 1) }));
+    queue.on('error', (err) => this.onQueueError(err));
+    this.schedules = new Schedules(queue, schedules, (err) => this.onQueueError(err));
   }
 
-  async onApplicationBootstrap(): Promise<void> {
-    this.queue.on('error', (err) => this.logger.warn({ err }, 'queue connection failed'));
-    const interval = this.config.HOUSEKEEPING_INTERVAL_MS;
-    for (const task of Task.options) {
-      const every = task === 'forget-old-records' ? interval * FORGET_INTERVAL_FACTOR : interval;
-      await this.queue.upsertJobScheduler(task, { every }, { name: task });
-    }
+  onApplicationBootstrap(): void {
+    this.schedules.start();
+  }
+
+  async beforeApplicationShutdown(): Promise<void> {
+    this.schedules.stop();
+    // a job at work is left to another backend, as that of one that was killed
+    if (this.clients.inUse) await this.worker.close(true);
   }
 
   async process(job: Job): Promise<void> {
@@ -78,8 +115,11 @@ export class HousekeepingProcessor extends WorkerHost implements OnApplicationBo
       const offline = await this.tunnels.setOfflineOnLostServers();
       if (lost.length > 0) this.logger.warn({ serverIds: lost, tunnels: offline }, 'bore-servers lost');
     },
+    'relocate-tunnels': () => this.relocation.run(),
+    'reconcile-counters': () => this.slots.run(),
     'forget-old-records': async () => {
-      const { CONNECTION_RETENTION_DAYS, USAGE_RETENTION_DAYS, AUDIT_RETENTION_DAYS } = this.config;
+      const { CONNECTION_RETENTION_DAYS, USAGE_RETENTION_DAYS, AUDIT_RETENTION_DAYS, EVENT_RETENTION_HOURS } =
+        this.config;
       const deleted = {
         connections: await inBatches((n) => this.ledger.forgetConnections(CONNECTION_RETENTION_DAYS, n)),
         tunnelSessions: await inBatches((n) => this.ledger.forgetSessions(CONNECTION_RETENTION_DAYS, n)),
@@ -87,6 +127,7 @@ export class HousekeepingProcessor extends WorkerHost implements OnApplicationBo
         hours: await inBatches((n) => this.ledger.forgetUsage(USAGE_RETENTION_DAYS, n)),
         reporters: await inBatches((n) => this.ledger.forgetReporters(REPORTER_RETENTION_DAYS, n)),
         auditEntries: await inBatches((n) => this.audit.forget(AUDIT_RETENTION_DAYS, n)),
+        events: await inBatches((n) => this.events.forget(EVENT_RETENTION_HOURS, n)),
         refreshTokens: await inBatches((n) => this.auth.forgetRefreshTokens(n)),
         sessions: await inBatches((n) => this.auth.forgetSessions(n)),
         portsInQuarantine: await inBatches((n) => this.quarantine.forgetEnded(n)),
@@ -98,12 +139,16 @@ export class HousekeepingProcessor extends WorkerHost implements OnApplicationBo
 
   @OnWorkerEvent('failed')
   onFailed(job: Job | undefined, err: Error): void {
-    this.logger.error({ err, task: job?.name }, 'job failed');
+    this.trouble.notice('error', `job failed: ${job?.name}`, err);
   }
 
   @OnWorkerEvent('error')
   onError(err: Error): void {
-    this.logger.warn({ err }, 'queue worker failed');
+    this.trouble.notice('warn', 'queue worker failed', err);
+  }
+
+  private onQueueError(err: unknown): void {
+    this.trouble.notice('warn', 'queue connection failed', err);
   }
 }
 

@@ -11,6 +11,7 @@ import { chown, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 
+import { diesWithUs } from './dies-with-us.js';
 import { installBinaries, PostgresStartError } from './postgres-binaries.js';
 import { commandLineOf } from './processes.js';
 
@@ -20,7 +21,8 @@ const READY_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 20_000;
 /** How the folders begin that a cluster is made in. */
 const HALF_MADE = 'initdb-';
-const READY_LINE = 'database system is ready to accept connections';
+/** A replica says `read-only connections`. */
+const READY_LINE = /database system is ready to accept (read-only )?connections/;
 
 export interface EmbeddedPostgresOptions {
   /** Folder for the cluster's files; made when it is missing. */
@@ -35,6 +37,8 @@ export interface EmbeddedPostgresOptions {
   readonly onLine?: (line: string) => void;
   /** Gives up starting. */
   readonly signal?: AbortSignal;
+  /** Ends it when we are gone, where the system can do that. Otherwise the next start does. */
+  readonly diesWithUs?: boolean;
 }
 
 /** A running cluster. Whoever starts it must stop it. */
@@ -44,7 +48,8 @@ export interface EmbeddedPostgres {
   stop(): Promise<void>;
 }
 
-interface RunAs {
+/** Whom PostgreSQL runs as, and who owns its files. */
+export interface RunAs {
   readonly uid?: number;
   readonly gid?: number;
 }
@@ -62,9 +67,16 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
     'logging_collector=off',
     ...(options.settings ?? []),
   ];
-  const child = spawn(
+  const place = ['-D', options.dataDir, '-p', String(options.port)];
+  const postgres: [string, ...string[]] = [
     path.join(bin, 'postgres'),
-    ['-D', options.dataDir, '-p', String(options.port), ...settings.flatMap((setting) => ['-c', setting])],
+    ...place,
+    ...settings.flatMap((setting) => ['-c', setting]),
+  ];
+  const [program, ...args] = options.diesWithUs ? diesWithUs('INT', postgres) : postgres;
+  const child = spawn(
+    program,
+    args,
     // a process group of its own: Ctrl-C on the terminal is for us, and we stop the database last
     { ...runAs, cwd: '/', env: childEnvironment(), stdio: ['ignore', 'ignore', 'pipe'], detached: true },
   );
@@ -83,7 +95,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
     createInterface({ input: child.stderr }).on('line', (line) => {
       options.onLine?.(line);
       if (lines.push(line) > 20) lines.shift();
-      if (!line.includes(READY_LINE)) return;
+      if (!READY_LINE.test(line)) return;
       clearTimeout(timer);
       resolve();
     });
@@ -165,7 +177,7 @@ async function checkVersion(dataDir: string, major: string): Promise<void> {
 }
 
 /** A launcher that was killed leaves its PostgreSQL running on our files: end it before another is started. */
-async function stopLeftover(dataDir: string): Promise<void> {
+export async function stopLeftover(dataDir: string): Promise<void> {
   const file = path.join(dataDir, 'postmaster.pid');
   if (!existsSync(file)) return;
   const pid = Number.parseInt(await readFile(file, 'utf8'), 10);
@@ -180,7 +192,8 @@ async function stopLeftover(dataDir: string): Promise<void> {
   }
 }
 
-function unprivilegedUser(): RunAs {
+/** As root: another user, who then owns the files. Else nobody in particular: whoever runs this. */
+export function unprivilegedUser(): RunAs {
   if (process.getuid?.() !== 0) return {};
   for (const name of ['postgres', 'nobody']) {
     try {

@@ -8,8 +8,8 @@ import { closeSync, openSync } from 'node:fs';
 import { devNull } from 'node:os';
 import { isMainThread } from 'node:worker_threads';
 
-/** A backend gives its requests 10 s to end; then it goes all the same. */
-const END_TIMEOUT_MS = 15_000;
+/** A backend drains, 10 s by default, and gives its requests 10 s to end; then it goes all the same. */
+const END_TIMEOUT_MS = 25_000;
 
 function end(): void {
   // Nobody reads what it says any more, and pino's last flush tries for ever to write to a broken pipe: give it another

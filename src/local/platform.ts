@@ -5,18 +5,15 @@
 import { once } from 'node:events';
 import path from 'node:path';
 
-import pg from 'pg';
-
-import { type DatabaseAddress, migrateUp } from '../platform/database/migrations.js';
+import type { DatabaseAddress } from '../platform/database/migrations.js';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from './embedded-postgres.js';
+import { DATABASE, DATABASE_USER, prepareDatabase } from './first-database.js';
 import { LogFile } from './log-file.js';
-import { NodeProgram } from './node-program.js';
+import { ourProgram, Program } from './program.js';
+import { backendEnvironment, serverEnvironment } from './program-environments.js';
 import type { Secrets } from './start-secrets.js';
 import type { StartSettings } from './start-settings.js';
 import { BINARIES_HOME, PROJECT_DIR } from './state-folders.js';
-
-const DATABASE = 'bore_db';
-const USER = 'bore_user';
 
 interface PlatformOptions {
   readonly settings: StartSettings;
@@ -34,7 +31,7 @@ interface PlatformOptions {
 /** What runs, for as long as it does. */
 export class Platform {
   private postgres: EmbeddedPostgres | undefined;
-  private readonly programs: NodeProgram[] = [];
+  private readonly programs: Program[] = [];
   private readonly endings: Promise<string>[] = [];
   private readonly options: PlatformOptions;
 
@@ -44,15 +41,36 @@ export class Platform {
 
   /** Resolves when everything is ready; after a failure, `stop` ends what had been started. */
   async start(): Promise<void> {
-    const { settings, signal } = this.options;
-    const address = await this.startPostgres();
+    const { settings, secrets, stateDir, signal } = this.options;
+    const { bind, host, localHost, apiPort, controlPort, portRange, adminPort } = settings;
+    const database = await this.startPostgres();
     signal.throwIfAborted();
-    await migrateUp(address);
+    await prepareDatabase(database);
     signal.throwIfAborted();
-    const backend = this.run('backend', 'main.js', this.backendEnvironment(address));
-    await backend.ready(`http://${settings.localHost}:${settings.apiPort}/health/ready`, signal);
-    const server = this.run('bore-server', 'bore-server/main.js', this.serverEnvironment());
-    await server.ready(`http://127.0.0.1:${settings.adminPort}/ready`, signal);
+    const backend = this.run('backend', 'main.js', {
+      ...backendEnvironment({ secrets, database, address: bind, port: apiPort, publicHost: host, controlPort }),
+      // no load balancer looks at /health/ready here
+      SHUTDOWN_DRAIN_SECONDS: '0',
+    });
+    const backendUrl = `http://${localHost}:${apiPort}`;
+    await backend.ready(`${backendUrl}/health/ready`, signal);
+    const server = this.run(
+      'bore-server',
+      'bore-server/main.js',
+      serverEnvironment({
+        secrets,
+        id: 'local',
+        backendUrl,
+        publicHost: host,
+        address: bind,
+        controlPort,
+        portRange,
+        adminAddress: '127.0.0.1',
+        adminPort,
+        dataDir: path.join(stateDir, 'bore-server'),
+      }),
+    );
+    await server.ready(`http://127.0.0.1:${adminPort}/ready`, signal);
   }
 
   /** Resolves when one of the programs has ended, with a sentence that says which and why. */
@@ -75,7 +93,7 @@ export class Platform {
 
   private async startPostgres(): Promise<DatabaseAddress> {
     const { secrets, stateDir, logDir, signal } = this.options;
-    const server = { host: '127.0.0.1', port: secrets.DB_PORT, user: USER, password: secrets.DB_PASSWORD };
+    const server = { host: '127.0.0.1', port: secrets.DB_PORT, user: DATABASE_USER, password: secrets.DB_PASSWORD };
     const log = new LogFile(path.join(logDir, 'postgres.log'));
     let lastLine = '';
     const onLine = (line: string): void => {
@@ -91,15 +109,14 @@ export class Platform {
     });
     this.postgres = postgres;
     this.endings.push(once(postgres.process, 'close').then(() => `PostgreSQL ended: ${lastLine}`));
-    await createDatabase({ ...server, database: 'postgres' });
     return { ...server, database: DATABASE };
   }
 
-  private run(name: string, script: string, env: NodeJS.ProcessEnv): NodeProgram {
+  private run(name: string, script: string, env: NodeJS.ProcessEnv): Program {
     const { environment, logDir, say } = this.options;
-    const program = new NodeProgram({
+    const program = new Program({
       name,
-      script,
+      command: ourProgram(script),
       cwd: PROJECT_DIR,
       env: { ...environment, ...env },
       log: new LogFile(path.join(logDir, `${name}.log`)),
@@ -108,60 +125,5 @@ export class Platform {
     this.programs.push(program);
     this.endings.push(program.ended);
     return program;
-  }
-
-  private backendEnvironment(database: DatabaseAddress): NodeJS.ProcessEnv {
-    const { settings, secrets } = this.options;
-    return {
-      JWT_SECRET: secrets.JWT_SECRET,
-      INTERNAL_API_KEY: secrets.INTERNAL_API_KEY,
-      TUNNEL_KEY_SECRET: secrets.TUNNEL_KEY_SECRET,
-      ADMIN_EMAIL: secrets.ADMIN_EMAIL,
-      ADMIN_PASSWORD: secrets.ADMIN_PASSWORD,
-      HOST: settings.bind,
-      PORT: String(settings.apiPort),
-      DB_HOST: database.host,
-      DB_PORT: String(database.port),
-      DB_NAME: database.database,
-      DB_USER: database.user,
-      DB_PASSWORD: database.password,
-      BORE_SERVER_HOST: settings.host,
-      BORE_SERVER_PORT: String(settings.controlPort),
-      // no load balancer looks at /health/ready here
-      SHUTDOWN_DRAIN_SECONDS: '0',
-    };
-  }
-
-  private serverEnvironment(): NodeJS.ProcessEnv {
-    const { settings, secrets } = this.options;
-    return {
-      BORE_BACKEND_URL: `http://${settings.localHost}:${settings.apiPort}`,
-      BORE_BACKEND_API_KEY: secrets.INTERNAL_API_KEY,
-      BORE_SERVER_ID: 'local',
-      BORE_HOST: settings.host,
-      BORE_BIND_ADDR: settings.bind,
-      BORE_BIND_TUNNELS: settings.bind,
-      BORE_CONTROL_PORT: String(settings.controlPort),
-      BORE_PORT_RANGE: `${settings.portRange.min}:${settings.portRange.max}`,
-      BORE_ADMIN_PORT: String(settings.adminPort),
-      BORE_ADMIN_BIND_ADDR: '127.0.0.1',
-      BORE_ADMIN_URL: `http://127.0.0.1:${settings.adminPort}`,
-      // of a stand-alone server
-      BORE_SECRET: undefined,
-      BORE_DATA_DIR: path.join(this.options.stateDir, 'bore-server'),
-      // whoever pressed Ctrl-C waits for it
-      BORE_DRAIN_SECONDS: '2',
-    };
-  }
-}
-
-async function createDatabase(address: DatabaseAddress): Promise<void> {
-  const client = new pg.Client({ ...address, application_name: 'bore-start' });
-  await client.connect();
-  try {
-    const { rowCount } = await client.query('SELECT FROM pg_database WHERE datname = $1', [DATABASE]);
-    if (rowCount === 0) await client.query(`CREATE DATABASE ${DATABASE}`);
-  } finally {
-    await client.end();
   }
 }

@@ -8,6 +8,9 @@ import { z } from 'zod';
 
 import { StartError } from './start-settings.js';
 
+/** 256 bits, as hexadecimal digits, which no dotenv parser and no shell reads in another way. */
+const newSecret = (): string => randomBytes(32).toString('hex');
+
 const Secrets = z.object({
   JWT_SECRET: z.string().min(1),
   INTERNAL_API_KEY: z.string().min(1),
@@ -15,11 +18,13 @@ const Secrets = z.object({
   DB_PASSWORD: z.string().min(1),
   ADMIN_EMAIL: z.string().min(1),
   ADMIN_PASSWORD: z.string().min(1),
+  /** Of `npm run cluster` alone: older files lack it. */
+  REDIS_PASSWORD: z.string().min(1).default(newSecret),
   /** Not secret: it stands here so that this one file is what `migrate:status` and psql need. */
   DB_PORT: z.coerce.number().int().min(1).max(65_535),
 });
 
-/** What `npm start` made up on its first start. */
+/** What `npm start` or `npm run cluster` made up on its first start. */
 export type Secrets = Readonly<z.output<typeof Secrets>>;
 
 /** Where they are kept, in the form of a `.env` file. */
@@ -42,13 +47,12 @@ export async function readSecrets(stateDir: string): Promise<Secrets | null> {
 
 /** New secrets, not written yet. */
 export function newSecrets(databasePort: number): Secrets {
-  // 256 bits, as hexadecimal digits, which no dotenv parser and no shell reads in another way
-  const secret = (): string => randomBytes(32).toString('hex');
   return {
-    JWT_SECRET: secret(),
-    INTERNAL_API_KEY: secret(),
-    TUNNEL_KEY_SECRET: secret(),
-    DB_PASSWORD: secret(),
+    JWT_SECRET: newSecret(),
+    INTERNAL_API_KEY: newSecret(),
+    TUNNEL_KEY_SECRET: newSecret(),
+    DB_PASSWORD: newSecret(),
+    REDIS_PASSWORD: newSecret(),
     ADMIN_EMAIL: 'admin@bore.local',
     // to be typed by a person: 96 bits
     ADMIN_PASSWORD: randomBytes(12).toString('hex'),
@@ -66,7 +70,7 @@ export async function writeSecrets(stateDir: string, secrets: Secrets): Promise<
     const handle = await open(draft, 'wx', 0o600);
     try {
       await handle.writeFile(
-        `# Made by npm start. Without this file the database beside it cannot be read.\n${lines.join('')}`,
+        `# Made by npm start or npm run cluster. Without this file the database beside it cannot be read.\n${lines.join('')}`,
       );
       await handle.sync();
     } finally {

@@ -19,6 +19,9 @@ export const BINARIES_HOME = isRoot ? ROOT_HOME : path.join(PROJECT_DIR, '.data'
  */
 export const STATE_DIR = path.resolve(process.env['BORE_STATE_DIR'] || defaultStateDir());
 
+/** The same of `npm run cluster`. */
+export const CLUSTER_DIR = path.join(STATE_DIR, 'cluster');
+
 function defaultStateDir(): string {
   if (!isRoot) return path.join(PROJECT_DIR, '.data');
   const clone = createHash('sha256').update(PROJECT_DIR).digest('hex').slice(0, 8);

@@ -23,7 +23,9 @@ export class HttpMetrics {
       const method = METHODS.has(request.method) ? request.method : 'other';
       const route = request.routeOptions.url ?? UNMATCHED;
       this.requests.inc({ method, route, status: String(reply.statusCode) });
-      this.duration.observe({ method, route }, reply.elapsedTime / 1000);
+      // a stream's end says when its client went, and not how long it waited
+      if (!String(reply.raw.getHeader('content-type')).startsWith('text/event-stream'))
+        this.duration.observe({ method, route }, reply.elapsedTime / 1000);
     });
   }
 }

@@ -21,6 +21,8 @@ import type { BreakerState } from './breaker.js';
 const CALL_TIMEOUT_MS = 1_500;
 /** How long an open breaker waits before it lets one call through. */
 const RESET_TIMEOUT_MS = 5_000;
+/** Failures in a row that open a breaker: one failed call says little. */
+const FAILURES_TO_OPEN = 3;
 /** Breakers kept: more servers than any fleet has; the least recently used goes first. */
 const BREAKERS_MAX = 1_000;
 
@@ -93,6 +95,12 @@ export class BoreServerClient implements OnApplicationShutdown {
     this.logger.info({ serverId }, 'circuit breaker reset');
   }
 
+  /** Of a server that is no longer in the register. */
+  forgetBreaker(serverId: string): void {
+    this.breakers.get(serverId)?.shutdown();
+    this.breakers.delete(serverId);
+  }
+
   onApplicationShutdown(): void {
     for (const breaker of this.breakers.values()) breaker.shutdown();
     this.breakers.clear();
@@ -100,13 +108,16 @@ export class BoreServerClient implements OnApplicationShutdown {
 
   private async tell(server: CallableServer, order: Order): Promise<boolean> {
     if (server.adminUrl === null) return false;
-    try {
-      await this.breakerOf(server.id).fire(server.adminUrl, order);
-      return true;
-    } catch (err) {
-      this.logger.warn({ err, serverId: server.id, path: order.path }, 'bore-server could not be told');
-      return false;
-    }
+    const breaker = this.breakerOf(server.id);
+    const told = breaker.fire(server.adminUrl, order).then(
+      () => true,
+      (err: unknown) => {
+        this.logger.warn({ err, serverId: server.id, path: order.path }, 'bore-server could not be told');
+        return false;
+      },
+    );
+    // the one call that tries a server again may hang as those before it did: no request waits for it
+    return breaker.halfOpen ? false : told;
   }
 
   private breakerOf(serverId: string): Breaker {
@@ -116,10 +127,7 @@ export class BoreServerClient implements OnApplicationShutdown {
     this.breakers.delete(serverId);
     this.breakers.set(serverId, breaker);
     const [oldest] = this.breakers.keys();
-    if (this.breakers.size > BREAKERS_MAX && oldest !== undefined) {
-      this.breakers.get(oldest)?.shutdown();
-      this.breakers.delete(oldest);
-    }
+    if (this.breakers.size > BREAKERS_MAX && oldest !== undefined) this.forgetBreaker(oldest);
     return breaker;
   }
 
@@ -128,9 +136,15 @@ export class BoreServerClient implements OnApplicationShutdown {
       name: serverId,
       timeout: CALL_TIMEOUT_MS,
       resetTimeout: RESET_TIMEOUT_MS,
-      errorThresholdPercentage: 50,
-      // one failed call says little
-      volumeThreshold: 3,
+      // its own rule never opens it: a share of all calls, rejected ones too, lets many hang after a busy time
+      volumeThreshold: Number.MAX_SAFE_INTEGER,
+      // a timer less for each: nobody listens to them
+      enableSnapshots: false,
+    });
+    let failuresInARow = 0;
+    breaker.on('success', () => (failuresInARow = 0));
+    breaker.on('failure', () => {
+      if (++failuresInARow >= FAILURES_TO_OPEN) breaker.open();
     });
     breaker.on('open', () => this.logger.warn({ serverId }, 'circuit breaker opened'));
     breaker.on('close', () => this.logger.info({ serverId }, 'circuit breaker closed'));

@@ -39,8 +39,9 @@ export class BreakerExchange implements OnApplicationBootstrap, OnApplicationShu
   /** Never fails: without the database, resets wait, and so does what others see. */
   private async run(): Promise<void> {
     try {
-      const resets = await this.views.exchange(this.backendId, this.boreServers.breakerStates());
-      for (const serverId of resets) this.boreServers.resetBreaker(serverId);
+      const { reset, deleted } = await this.views.exchange(this.backendId, this.boreServers.breakerStates());
+      for (const serverId of reset) this.boreServers.resetBreaker(serverId);
+      for (const serverId of deleted) this.boreServers.forgetBreaker(serverId);
       this.failing = false;
     } catch (err) {
       // once for an outage, and not every second

@@ -18,14 +18,25 @@ const Row = BreakerView.extend({ updatedAt: z.date() });
 export class BreakerViewsRepository {
   constructor(private readonly database: Database) {}
 
-  /** Says what a backend's breakers are like; returns the servers whose breaker it must close (prisma/migrations). */
-  async exchange(backendId: string, breakers: readonly BreakerState[]): Promise<string[]> {
+  /**
+   * Says what a backend's breakers are like (prisma/migrations); returns the servers whose breaker it must close, and
+   * those among them all that are no longer in the register.
+   */
+  async exchange(
+    backendId: string,
+    breakers: readonly BreakerState[],
+  ): Promise<{ reset: string[]; deleted: string[] }> {
+    const views = JSON.stringify(breakers);
     const rows = await this.database.rows(
-      z.object({ serverId: z.string() }),
+      z.object({ serverId: z.string(), isDeleted: z.boolean() }),
       Prisma.sql`
-        SELECT exchange_breakers(${backendId}::uuid, ${JSON.stringify(breakers)}::jsonb, ${STALE_SECONDS}::int) AS "serverId"`,
+        SELECT exchange_breakers(${backendId}::uuid, ${views}::jsonb, ${STALE_SECONDS}::int) AS "serverId", false AS "isDeleted"
+        UNION ALL
+        SELECT v ->> 'serverId', true FROM jsonb_array_elements(${views}::jsonb) v
+        WHERE NOT EXISTS (SELECT FROM servers s WHERE s.id = v ->> 'serverId' AND s.deleted_at IS NULL)`,
     );
-    return rows.map(({ serverId }) => serverId);
+    const ids = (wanted: boolean) => rows.filter((row) => row.isDeleted === wanted).map((row) => row.serverId);
+    return { reset: ids(false), deleted: ids(true) };
   }
 
   /** Views of the backends that run, by server. */

@@ -5,6 +5,7 @@ import type { SeenVersions } from '../platform/http/etag.js';
 import { cutPage, keyOfCursor, type Page } from '../platform/http/page.js';
 import { ServerId } from '../protocol/plane-api.js';
 import { BoreServerClient } from './bore-server-client.js';
+import { orderClosed } from './close-orders.js';
 import {
   type CreateServerRequest,
   type ListServersQuery,
@@ -14,9 +15,6 @@ import {
 } from './server.js';
 import { ServerAdministrationRepository } from './server-administration.repository.js';
 import { ServersRepository } from './servers.repository.js';
-
-/** Orders under way at once when a server is disabled: it answers in milliseconds, and has other things to do. */
-const ORDERS_AT_ONCE = 20;
 
 /** The register of bore-servers, as administrators work with it. */
 @Injectable()
@@ -49,21 +47,10 @@ export class ServersService {
     if (outcome === 'not_found') throw new PlatformError('NOT_FOUND');
     if (outcome === 'port_range_taken') throw new PlatformError('PORT_RANGE_TAKEN');
     if (outcome === 'changed') throw new PlatformError('PRECONDITION_FAILED');
-    for (let i = 0; i < fenced.length; i += ORDERS_AT_ONCE) {
-      const told = await Promise.all(
-        fenced
-          .slice(i, i + ORDERS_AT_ONCE)
-          .map((tunnel) =>
-            this.boreServers.closeTunnel(
-              { id: tunnel.serverId, adminUrl: tunnel.adminUrl },
-              tunnel.id,
-              'server disabled',
-            ),
-          ),
-      );
-      // the answer to its next heartbeat tells it of all of them
-      if (told.includes(false)) break;
-    }
+    await orderClosed(
+      this.boreServers,
+      fenced.map((tunnel) => ({ ...tunnel, reason: 'server disabled' })),
+    );
     return this.get(id);
   }
 

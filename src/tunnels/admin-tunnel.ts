@@ -26,7 +26,7 @@ export const adminTunnelKey = z.guid();
 export const SuspendTunnelRequest = z.strictObject({
   reason: Reason,
   quarantineHours: QuarantineHours.optional().describe(
-    'Keeps its port from everybody; default: ABUSE_QUARANTINE_HOURS',
+    'Keeps its port from everybody, also when it was closed in so many hours before; default: ABUSE_QUARANTINE_HOURS',
   ),
   suspendUser: z
     .boolean()

@@ -70,8 +70,11 @@ export class AdministrationRepository {
     );
   }
 
-  /** Closes anybody's tunnel; empty when it is not there or closed before. */
-  async closeTunnel(actorId: string, id: string): Promise<Closed> {
+  /**
+   * Closes anybody's tunnel; empty when it is not there or closed before. `null`: the actor is no administrator any more. Asked
+   * under the lock that all such changes take.
+   */
+  async closeTunnel(actorId: string, id: string): Promise<Closed | null> {
     const audit = auditInsert(
       {
         action: 'tunnel.closed',
@@ -85,11 +88,12 @@ export class AdministrationRepository {
       z.object({ closed: Closed }),
       Prisma.sql`
         WITH decided AS MATERIALIZED (
-            SELECT close_tunnels(ARRAY[${id}::uuid], 'revoked', ${actorId}::uuid, 0, NULL) AS closed),
+            SELECT close_tunnels(ARRAY[${id}::uuid], 'revoked', ${actorId}::uuid, 0, NULL) AS closed
+            FROM users WHERE id = ${actorId}::uuid AND role = 'admin' AND suspended_at IS NULL),
           audited AS (${audit})
         SELECT closed FROM decided`,
     );
-    return row?.closed ?? [];
+    return row?.closed ?? null;
   }
 
   private async decide(decision: Prisma.Sql, ...audits: Prisma.Sql[]): Promise<Decided> {

@@ -6,6 +6,7 @@ import type { SeenVersions } from '../platform/http/etag.js';
 import { cutPage, keyOfCursor, type Page } from '../platform/http/page.js';
 import type { Caller } from '../platform/http/route-metadata.js';
 import { BoreServerClient } from '../servers/bore-server-client.js';
+import { orderClosed } from '../servers/close-orders.js';
 import {
   type AdminUserView,
   keyOfUser,
@@ -22,7 +23,7 @@ import {
   type SuspendTunnelRequest,
   viewAdminTunnel,
 } from './admin-tunnel.js';
-import { AdministrationRepository, type Closed, type Decided } from './administration.repository.js';
+import { AdministrationRepository, type Decided } from './administration.repository.js';
 import { AllTunnelsRepository } from './all-tunnels.repository.js';
 
 /**
@@ -86,29 +87,44 @@ export class AdministrationService {
 
   /**
    * Closes anybody's tunnel, on the wire too; one that is closed already stays so.
-   * @throws PlatformError NOT_FOUND
+   * @throws PlatformError FORBIDDEN, NOT_FOUND
    */
   async closeTunnel(caller: Caller, id: string): Promise<void> {
     const closed = await this.administration.closeTunnel(caller.userId, id);
+    if (!closed) throw new PlatformError('FORBIDDEN');
     if (closed.length === 0) await this.getTunnel(id);
-    await this.endOnWire(closed);
+    await orderClosed(this.boreServers, closed);
   }
 
   /**
    * Closes a tunnel because of what it is used for, keeps its port from everybody for a time, and suspends its owner if
-   * asked to.
+   * asked to. Its port is kept also when it was closed just before.
    * @throws PlatformError FORBIDDEN, NOT_FOUND, OWN_ACCOUNT, TUNNEL_CLOSED
    */
   async suspendTunnel(caller: Caller, id: string, request: SuspendTunnelRequest): Promise<AdminTunnelView> {
     const quarantineHours = request.quarantineHours ?? this.config.ABUSE_QUARANTINE_HOURS;
-    await this.apply(await this.administration.suspendTunnel(caller.userId, id, { ...request, quarantineHours }));
+    const decided = await this.administration.suspendTunnel(caller.userId, id, { ...request, quarantineHours });
+    if (decided.outcome === 'closed') throw await this.portIsLost(id, quarantineHours);
+    await this.apply(decided);
     return this.getTunnel(id);
+  }
+
+  /** Why the port of a closed tunnel was not put into quarantine. */
+  private async portIsLost(id: string, quarantineHours: number): Promise<PlatformError> {
+    const { serverId, port } = await this.getTunnel(id);
+    const holders = { serverId, port, state: 'open', sort: '-createdAt', limit: 1 } as const;
+    const [holder] = await this.tunnels.list(holders, undefined);
+    return new PlatformError('TUNNEL_CLOSED', {
+      detail: holder
+        ? `The tunnel is closed, and tunnel ${holder.id} has its port now`
+        : `The tunnel was closed more than ${quarantineHours} hours ago`,
+    });
   }
 
   private async apply({ outcome, closed }: Decided): Promise<void> {
     switch (outcome) {
       case 'updated':
-        return this.endOnWire(closed);
+        return orderClosed(this.boreServers, closed);
       case 'forbidden':
         throw new PlatformError('FORBIDDEN');
       case 'not_found':
@@ -120,14 +136,5 @@ export class AdministrationService {
       case 'closed':
         throw new PlatformError('TUNNEL_CLOSED');
     }
-  }
-
-  private async endOnWire(tunnels: Closed): Promise<void> {
-    // a server that cannot be asked now is told in the answer to its next heartbeat
-    await Promise.all(
-      tunnels.map(({ id, reason, serverId, adminUrl }) =>
-        this.boreServers.closeTunnel({ id: serverId, adminUrl }, id, reason),
-      ),
-    );
   }
 }

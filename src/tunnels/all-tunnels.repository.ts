@@ -21,19 +21,21 @@ export class AllTunnelsRepository {
   list(query: ListAdminTunnelsQuery, after: string | undefined): Promise<OwnedTunnel[]> {
     const { state, userId, serverId, port, since, sort, limit } = query;
     const ascending = sort === 'createdAt';
-    return this.database.tunnel.findMany({
-      where: {
-        ...(after !== undefined && { id: ascending ? { gt: after } : { lt: after } }),
-        ...(state === 'open' && { state: { not: 'closed' } }),
-        ...(state !== 'open' && state !== 'all' && { state }),
-        ...(userId !== undefined && { userId }),
-        ...(serverId !== undefined && { serverId }),
-        ...(port !== undefined && { port }),
-        ...(since !== undefined && { createdAt: { gte: since } }),
-      },
-      orderBy: { id: ascending ? 'asc' : 'desc' },
-      take: limit + 1,
-      include: WITH_SERVER_AND_OWNER,
-    });
+    return this.database.read((reader) =>
+      reader.tunnel.findMany({
+        where: {
+          ...(after !== undefined && { id: ascending ? { gt: after } : { lt: after } }),
+          ...(state === 'open' && { state: { not: 'closed' } }),
+          ...(state !== 'open' && state !== 'all' && { state }),
+          ...(userId !== undefined && { userId }),
+          ...(serverId !== undefined && { serverId }),
+          ...(port !== undefined && { port }),
+          ...(since !== undefined && { createdAt: { gte: since } }),
+        },
+        orderBy: { id: ascending ? 'asc' : 'desc' },
+        take: limit + 1,
+        include: WITH_SERVER_AND_OWNER,
+      }),
+    );
   }
 }

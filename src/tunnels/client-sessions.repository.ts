@@ -77,11 +77,12 @@ export class ClientSessionsRepository {
   }
 
   /**
-   * Begins a session with the tunnel's next epoch. `null` when the tunnel was closed, or its key changed, since the
-   * candidate was read, its owner is suspended, or its server disabled.
+   * Begins a session with the tunnel's next epoch. `null` when the tunnel was closed or moved to another server, or its key
+   * changed, since the candidate was read, its owner is suspended, or its server disabled.
    */
   async begin(
     candidate: Candidate,
+    serverId: string,
     sessionId: string,
     clientAddress: string,
   ): Promise<Pick<Grant, 'port' | 'epoch' | 'keyVersion' | 'settings' | 'expiresAt'> | null> {
@@ -91,7 +92,7 @@ export class ClientSessionsRepository {
         UPDATE tunnels t SET state = 'active', session_id = ${sessionId}::uuid, epoch = t.epoch + 1,
           client_address = ${clientAddress}, connected_at = now(), idle_deadline = NULL
         FROM users u
-        WHERE t.id = ${candidate.id}::uuid AND t.state <> 'closed' AND t.sealed_key = ${candidate.sealedKey}::bytea
+        WHERE t.id = ${candidate.id}::uuid AND t.server_id = ${serverId} AND t.state <> 'closed' AND t.sealed_key = ${candidate.sealedKey}::bytea
           AND u.id = t.user_id AND u.suspended_at IS NULL
           AND NOT EXISTS (SELECT FROM servers s WHERE s.id = t.server_id AND s.state = 'disabled')
         RETURNING t.port, t.epoch, t.key_version AS "keyVersion", t.expires_at AS "expiresAt", t.settings_version AS "settingsVersion",

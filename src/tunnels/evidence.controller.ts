@@ -17,7 +17,7 @@ export class EvidenceController {
   @AdminOnly('admin:read')
   @ApiOkResponse({
     description:
-      'Lines of JSON: `export`, `tunnel`s, `action`s, `connection`s, and `end`, without which it was cut off',
+      'Lines of JSON: `export`, `tunnel`s, `action`s, `session`s, `connection`s, and `end`, without which it was cut off',
     content: { [NDJSON]: { schema: { type: 'string' } } },
   })
   @Header('cache-control', 'no-store')

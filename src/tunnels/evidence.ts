@@ -46,6 +46,19 @@ export const EvidenceAction = z.object({
 });
 export type EvidenceAction = z.infer<typeof EvidenceAction>;
 
+/** A client that carried such a tunnel at some time in the window. */
+export const EvidenceSession = z.object({
+  id: z.guid(),
+  tunnelId: z.guid(),
+  serverId: z.string(),
+  epoch: z.int(),
+  /** Null: the bore-server let it in without the control plane. */
+  clientAddress: z.string().nullable(),
+  connectedAt: z.date(),
+  disconnectedAt: z.date().nullable(),
+});
+export type EvidenceSession = z.infer<typeof EvidenceSession>;
+
 /** bigint of the database; never above 2^53 - 1. */
 const Count = z.coerce.number().int();
 

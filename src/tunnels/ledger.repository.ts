@@ -46,7 +46,7 @@ export class LedgerRepository {
       ...(from === undefined ? [] : [Prisma.sql`ended_at >= ${from}::timestamptz`]),
       ...(to === undefined ? [] : [Prisma.sql`ended_at < ${to}::timestamptz`]),
     ];
-    const rows = await this.database.rows(
+    const rows = await this.database.readRows(
       ConnectionRow,
       Prisma.sql`
         SELECT id, visitor_address AS "visitorAddress", visitor_port AS "visitorPort", started_at AS "startedAt",
@@ -67,11 +67,13 @@ export class LedgerRepository {
     { limit }: ListClientSessionsQuery,
     before: number | undefined,
   ): Promise<ClientSessionView[]> {
-    const rows = await this.database.tunnelSession.findMany({
-      where: { tunnelId, ...(before !== undefined && { epoch: { lt: before } }) },
-      orderBy: { epoch: 'desc' },
-      take: limit + 1,
-    });
+    const rows = await this.database.read((reader) =>
+      reader.tunnelSession.findMany({
+        where: { tunnelId, ...(before !== undefined && { epoch: { lt: before } }) },
+        orderBy: { epoch: 'desc' },
+        take: limit + 1,
+      }),
+    );
     return rows.map(({ id, epoch, serverId, clientAddress, connectedAt, disconnectedAt }) => ({
       id,
       epoch,
@@ -84,7 +86,7 @@ export class LedgerRepository {
 
   /** Sums of the buckets in which anything was. */
   usage(tunnelId: string, { seconds, first, count }: Buckets): Promise<BucketRow[]> {
-    return this.database.rows(
+    return this.database.readRows(
       UsageRow,
       Prisma.sql`
         SELECT floor(extract(epoch FROM hour) / ${seconds}::int)::int AS bucket, least(sum(bytes_in), bytes_max())::bigint AS "bytesIn",

@@ -108,7 +108,7 @@ export class PlaneService {
     for (const candidate of candidates) {
       const key = this.keyOf(candidate);
       if (!key || !verifyAnswer(key, request.challenge, request.tag)) continue;
-      const begun = await this.sessions.begin(candidate, request.sessionId, request.clientAddress);
+      const begun = await this.sessions.begin(candidate, request.serverId, request.sessionId, request.clientAddress);
       if (begun) return { ...begun, tunnelId: candidate.id, sessionId: request.sessionId, key: key.toString('hex') };
     }
     throw new PlatformError('INVALID_SECRET');

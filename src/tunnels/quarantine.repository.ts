@@ -12,18 +12,20 @@ export class QuarantineRepository {
 
   /** One more than the page holds, by server and port, beginning behind `after`. */
   list({ limit, serverId, userId }: ListQuarantineQuery, after: PortKey | undefined): Promise<QuarantinedPort[]> {
-    return this.database.quarantinedPort.findMany({
-      where: {
-        until: { gt: new Date() },
-        ...(serverId !== undefined && { serverId }),
-        ...(userId !== undefined && { userId }),
-        ...(after && {
-          OR: [{ serverId: { gt: after.serverId } }, { serverId: after.serverId, port: { gt: after.port } }],
-        }),
-      },
-      orderBy: [{ serverId: 'asc' }, { port: 'asc' }],
-      take: limit + 1,
-    });
+    return this.database.read((reader) =>
+      reader.quarantinedPort.findMany({
+        where: {
+          until: { gt: new Date() },
+          ...(serverId !== undefined && { serverId }),
+          ...(userId !== undefined && { userId }),
+          ...(after && {
+            OR: [{ serverId: { gt: after.serverId } }, { serverId: after.serverId, port: { gt: after.port } }],
+          }),
+        },
+        orderBy: [{ serverId: 'asc' }, { port: 'asc' }],
+        take: limit + 1,
+      }),
+    );
   }
 
   /** Ends a quarantine before its time; false when there is none. */

@@ -3,11 +3,12 @@ import type { UpdateTunnelRequest } from './tunnel.js';
 
 /** What a change sets, as a list for SET. Settings get the next version when one of them is to hold something else. */
 export function assignmentsOf(change: UpdateTunnelRequest): Prisma.Sql {
-  const { name, labels } = change;
+  const { name, labels, relocate } = change;
   const settings = settingsColumns(change);
   const assignments = [
     ...(name === undefined ? [] : [Prisma.sql`name = ${name}::text`]),
     ...(labels === undefined ? [] : [Prisma.sql`labels = ${JSON.stringify(labels)}::jsonb`]),
+    ...(relocate === undefined ? [] : [Prisma.sql`relocate = ${relocate}::boolean`]),
     ...settings.map(({ column, value }) => Prisma.sql`${column} = ${value}`),
     ...settings.slice(0, 1).map(() => Prisma.sql`settings_version = settings_version + (${differs(settings)})::int`),
   ];

@@ -16,6 +16,12 @@ export const TunnelName = z
 
 const TtlSeconds = z.int().min(1).max(TTL_SECONDS_MAX).describe('The tunnel closes itself after this time');
 
+const Relocate = z
+  .boolean()
+  .describe(
+    'Whether it may move to another bore-server, and another port, when its own is lost: for clients that follow, as borectl',
+  );
+
 export const OpenTunnelRequest = z.strictObject({
   name: TunnelName.optional(),
   localPort: ListenPort.optional().describe('What it will forward to; only shown back and put into the command'),
@@ -28,6 +34,7 @@ export const OpenTunnelRequest = z.strictObject({
   denyCidrs: SettingsFields.denyCidrs.optional(),
   proxyProtocol: SettingsFields.proxyProtocol.optional(),
   labels: GivenLabels.optional(),
+  relocate: Relocate.optional(),
 });
 export type OpenTunnelRequest = z.output<typeof OpenTunnelRequest>;
 
@@ -41,6 +48,7 @@ export const UpdateTunnelRequest = z.strictObject({
   denyCidrs: SettingsFields.denyCidrs.optional(),
   proxyProtocol: SettingsFields.proxyProtocol.nullable().optional(),
   labels: GivenLabels.optional().describe('All of them: what is not in it is taken off'),
+  relocate: Relocate.optional(),
 });
 export type UpdateTunnelRequest = z.output<typeof UpdateTunnelRequest>;
 
@@ -63,6 +71,7 @@ export const TunnelView = z.object({
   allowCidrs: z.array(z.string()),
   denyCidrs: z.array(z.string()),
   proxyProtocol: z.enum(ProxyProtocol).nullable(),
+  relocate: z.boolean(),
   clientAddress: z.string().nullable().describe('Of the client that carries it, or carried it last'),
   connectedAt: z.iso.datetime().nullable(),
   expiresAt: z.iso.datetime().nullable(),
@@ -102,6 +111,7 @@ export function viewTunnel(tunnel: PlacedTunnel, bandwidthMax: number): TunnelVi
     allowCidrs: tunnel.allowCidrs,
     denyCidrs: tunnel.denyCidrs,
     proxyProtocol: tunnel.proxyProtocol,
+    relocate: tunnel.relocate,
     clientAddress: tunnel.clientAddress,
     connectedAt: tunnel.connectedAt?.toISOString() ?? null,
     expiresAt: tunnel.expiresAt?.toISOString() ?? null,

@@ -19,6 +19,8 @@ import { PlaneController } from './plane.controller.js';
 import { PlaneService } from './plane.service.js';
 import { QuarantineController } from './quarantine.controller.js';
 import { QuarantineRepository } from './quarantine.repository.js';
+import { RelocationService } from './relocation.service.js';
+import { RelocationsRepository } from './relocations.repository.js';
 import { TunnelFencesRepository } from './tunnel-fences.repository.js';
 import { TunnelKeys } from './tunnel-key.js';
 import { TunnelsController } from './tunnels.controller.js';
@@ -47,11 +49,13 @@ import { TunnelsService } from './tunnels.service.js';
     LedgerService,
     PlaneService,
     QuarantineRepository,
+    RelocationService,
+    RelocationsRepository,
     TunnelFencesRepository,
     TunnelKeys,
     TunnelsRepository,
     TunnelsService,
   ],
-  exports: [LedgerRepository, QuarantineRepository, TunnelsRepository, TunnelsService],
+  exports: [LedgerRepository, QuarantineRepository, RelocationService, TunnelsRepository, TunnelsService],
 })
 export class TunnelsModule {}

@@ -71,7 +71,7 @@ export class TunnelsRepository {
           ${tunnel.localPort ?? null}::int, ${tunnel.sealedKey}::bytea, ${tunnel.maxConnections ?? null}::int,
           ${config.PENDING_TUNNEL_SECONDS}::int, ${tunnel.ttlSeconds ?? null}::int, ${tunnel.bandwidthMbps ?? null}::int,
           ${tunnel.allowCidrs ?? []}::text[], ${tunnel.denyCidrs ?? []}::text[], ${tunnel.proxyProtocol ?? null}::proxy_protocol,
-          ${JSON.stringify(tunnel.labels ?? {})}::jsonb)),
+          ${JSON.stringify(tunnel.labels ?? {})}::jsonb, ${tunnel.relocate ?? false}::boolean)),
         audited AS (${auditInsert(
           {
             action: 'tunnel.opened',
@@ -83,8 +83,8 @@ export class TunnelsRepository {
         )})
         SELECT outcome FROM admission`;
     const [admission] = await this.database.rows(Admission, statement).catch((error: unknown) => {
-      // open_tunnel looks for other tunnels before it takes a port: what refuses it now is its quarantine
-      if (isUniqueViolation(error)) return [{ outcome: 'port_taken' as const }];
+      // ports are given away under the lock that open_tunnel holds; another tunnel of theirs may get this name beside it
+      if (isUniqueViolation(error)) return [{ outcome: 'name_taken' as const }];
       throw error;
     });
     if (!admission) throw new Error('open_tunnel returned no row');
@@ -101,12 +101,14 @@ export class TunnelsRepository {
    */
   async list(userId: string, query: ListTunnelsQuery): Promise<PlacedTunnel[]> {
     const { where, orderBy } = selectionOf(query, placeOf(query));
-    return this.database.tunnel.findMany({
-      where: { userId, ...where },
-      orderBy,
-      take: query.limit + 1,
-      include: WITH_SERVER,
-    });
+    return this.database.read((reader) =>
+      reader.tunnel.findMany({
+        where: { userId, ...where },
+        orderBy,
+        take: query.limit + 1,
+        include: WITH_SERVER,
+      }),
+    );
   }
 
   /**
@@ -186,7 +188,7 @@ export class TunnelsRepository {
   }
 
   async countByState(): Promise<{ state: string; count: number }[]> {
-    return this.database.rows(
+    return this.database.readRows(
       z.object({ state: z.string(), count: z.int() }),
       // closed tunnels are history: counting them would cost more with every day
       Prisma.sql`SELECT state::text, count(*)::int AS count FROM tunnels WHERE state <> 'closed' GROUP BY state`,

@@ -7,6 +7,7 @@ import { cutPage, type Page } from '../platform/http/page.js';
 import type { Caller } from '../platform/http/route-metadata.js';
 import type { NewResource } from '../platform/idempotency/idempotency-keys.repository.js';
 import { BoreServerClient } from '../servers/bore-server-client.js';
+import { orderClosed } from '../servers/close-orders.js';
 import {
   boreCommand,
   type OpenedTunnel,
@@ -20,7 +21,7 @@ import { type SettingsFields, settingsOf } from './tunnel-settings.js';
 import { TunnelFencesRepository } from './tunnel-fences.repository.js';
 import { TunnelKeys, tunnelToken } from './tunnel-key.js';
 import { keyOfTunnel, type ListTunnelsQuery } from './tunnel-list.js';
-import { type AdmissionOutcome, type ClosedTunnel, TunnelsRepository } from './tunnels.repository.js';
+import { type AdmissionOutcome, TunnelsRepository } from './tunnels.repository.js';
 
 /** Capacity comes back when tunnels close or servers return: within the minute, or somebody is paged already. */
 const NO_CAPACITY_RETRY_SECONDS = 30;
@@ -110,7 +111,7 @@ export class TunnelsService {
    */
   async close(caller: Caller, id: string, versions: SeenVersions): Promise<void> {
     const closed = await this.tunnels.close(id, caller.userId, 'deleted', versions);
-    if (closed) return this.endOnWire([closed]);
+    if (closed) return orderClosed(this.boreServers, [closed]);
     if (!isOf(await this.find(caller, id), versions)) throw new PlatformError('PRECONDITION_FAILED');
   }
 
@@ -141,7 +142,7 @@ export class TunnelsService {
   /** Closes what has expired or was abandoned, at most `limit` of each; returns how many. */
   async closeDue(limit: number): Promise<number> {
     const closed = [...(await this.tunnels.closeExpired(limit)), ...(await this.tunnels.closeAbandoned(limit))];
-    await this.endOnWire(closed);
+    await orderClosed(this.boreServers, closed);
     return closed.length;
   }
 
@@ -172,15 +173,6 @@ export class TunnelsService {
     throw new PlatformError('VALIDATION_FAILED', {
       errors: [{ path: 'bandwidthMbps', message: `must be at most ${max}, the limit of each tunnel here` }],
     });
-  }
-
-  private async endOnWire(tunnels: readonly ClosedTunnel[]): Promise<void> {
-    // a server that cannot be asked now is told in the answer to its next heartbeat
-    await Promise.all(
-      tunnels.map(({ id, reason, serverId, adminUrl }) =>
-        this.boreServers.closeTunnel({ id: serverId, adminUrl }, id, reason),
-      ),
-    );
   }
 
   private planLimit({ plan }: Caller): number {

@@ -46,7 +46,9 @@ export const UpdateUserRequest = z
         z.literal(false),
         z.strictObject({
           reason: Reason,
-          quarantineHours: QuarantineHours.default(0).describe('Keeps the ports of the tunnels that this closes'),
+          quarantineHours: QuarantineHours.default(0).describe(
+            'Keeps the ports of tunnels that this closes, and of those closed in so many hours before',
+          ),
         }),
       ])
       .optional()

@@ -20,19 +20,21 @@ export class UserDirectoryRepository {
     // ids are UUIDv7: by age
     const key = sort.endsWith('email') ? 'email' : 'id';
     const behind = direction === 'asc' ? { gt: after } : { lt: after };
-    return this.database.user.findMany({
-      where: {
-        AND: [
-          after === undefined ? {} : { [key]: behind },
-          // Prisma hands LIKE's wildcards on as such
-          email === undefined ? {} : { email: { startsWith: email.replaceAll(/[\\%_]/g, '\\$&') } },
-          role === undefined ? {} : { role },
-          plan === undefined ? {} : { plan },
-          suspended === undefined ? {} : { suspendedAt: suspended ? { not: null } : null },
-        ],
-      },
-      orderBy: { [key]: direction },
-      take: limit + 1,
-    });
+    return this.database.read((reader) =>
+      reader.user.findMany({
+        where: {
+          AND: [
+            after === undefined ? {} : { [key]: behind },
+            // Prisma hands LIKE's wildcards on as such
+            email === undefined ? {} : { email: { startsWith: email.replaceAll(/[\\%_]/g, '\\$&') } },
+            role === undefined ? {} : { role },
+            plan === undefined ? {} : { plan },
+            suspended === undefined ? {} : { suspendedAt: suspended ? { not: null } : null },
+          ],
+        },
+        orderBy: { [key]: direction },
+        take: limit + 1,
+      }),
+    );
   }
 }

@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Api } from '../harness/api.js';
 import { ControlPlane } from './control-plane.js';
 import type { PlaneClient } from './plane-client.js';
+import { inTransaction, somebodyWaits } from './transaction.js';
 
 let plane: ControlPlane;
 let admin: Api;
@@ -98,5 +99,28 @@ describe('closing somebody’s tunnel', () => {
     expect(await auditOf(id)).toMatchObject([{ user_id: await idOf(user), actor_id: await idOf(admin) }]);
     // its owner is not suspended, and its port is not in quarantine
     expect((await open(user, port)).port).toBe(port);
+  });
+});
+
+describe('an administrator who is demoted while a request of theirs waits', () => {
+  it.each([
+    ['closes', (as: Api, id: string) => as.delete(`${PATH}/${id}`)],
+    ['suspends', (as: Api, id: string) => as.post(`${PATH}/${id}/suspend`, { reason: 'grudge' })],
+  ])('%s nothing any more', async (_, request) => {
+    const [user, demoted] = [await plane.newUser(), await plane.newUser()];
+    const demotedId = await idOf(demoted);
+    const { id } = await open(user, 21_210);
+    await admin.patch(`/api/v1/admin/users/${demotedId}`, { role: 'admin' });
+    await inTransaction(plane.database, async (client) => {
+      await client.query('SELECT lock_capacity()');
+      const asked = request(demoted, id);
+      await somebodyWaits(plane.database);
+      await client.query(`UPDATE users SET role = 'user' WHERE id = $1`, [demotedId]);
+      await client.query('COMMIT');
+      expect(await asked).toMatchObject({ status: 403, body: { code: 'FORBIDDEN' } });
+    });
+    expect((await user.get(`/api/v1/tunnels/${id}`)).body.state).toBe('pending');
+    expect(await auditOf(id)).toEqual([]);
+    await user.delete(`/api/v1/tunnels/${id}`);
   });
 });

@@ -72,6 +72,27 @@ describe('a backend that is paused in the middle of a transaction', () => {
   });
 });
 
+describe('the lock of events, which every commit of a change takes', () => {
+  it('keeps nobody waiting longer than it is worth either: 503, nothing is done, and reads go on', async () => {
+    const { id } = (await user(1).post('/api/v1/tunnels', {})).body;
+    const before = (await user(1).get('/api/v1/tunnels')).body.items.length;
+    const lock = await postgres.hold('BEGIN', `SELECT pg_advisory_xact_lock(hashtext('bore-platform.events'))`);
+    const began = performance.now();
+    const answers = await Promise.all([
+      user(1).post('/api/v1/tunnels', {}),
+      user(0).patch(`/api/v1/tunnels/${id}`, { name: 'late' }),
+      user(1).delete(`/api/v1/tunnels/${id}`),
+    ]);
+    expect(answers.map(({ status, body }) => [status, body.code])).toEqual(answers.map(() => [503, 'UNAVAILABLE']));
+    expect(performance.now() - began).toBeLessThan(8_000);
+    const { items } = (await user(1).get('/api/v1/tunnels')).body;
+    expect(items.length).toBe(before);
+    expect((await user(0).get(`/api/v1/tunnels/${id}`)).body).toMatchObject({ name: null, state: 'pending' });
+    await lock.release();
+    expect((await user(0).delete(`/api/v1/tunnels/${id}`)).status).toBe(204);
+  });
+});
+
 describe('a PostgreSQL that is silent', () => {
   it('is an outage with an end: 503, and everything works again when it speaks', { timeout: 90_000 }, async () => {
     expect((await user(0).get('/api/v1/auth/me')).status).toBe(200);

@@ -6,6 +6,7 @@ import { startBackend } from '../harness/backend.js';
 import { createDatabase, type TestDatabase } from '../harness/database.js';
 import { OwnRedis, redisMissing } from '../harness/own-redis.js';
 import { until } from '../harness/until.js';
+import { jobsRun } from '../jobs/jobs-run.js';
 
 const MISSING = redisMissing();
 
@@ -51,6 +52,7 @@ describe('a backend', () => {
     try {
       await trusting.waitFor('Redis is reachable');
       await distrusting.waitFor(/Redis is not reachable/);
+      await jobsRun(database);
       expect(distrusting.output()).toContain('self-signed certificate');
     } finally {
       await Promise.all([trusting.stop(), distrusting.stop()]);

@@ -1,4 +1,4 @@
-/** Redis as a cluster of three masters, and under three Sentinels with a fail-over: all of them real processes. */
+/** Redis as a cluster of three masters with a replica each, and under three Sentinels with a fail-over: all of them real processes. */
 import { mkdtemp, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 
@@ -9,8 +9,10 @@ import { type Backend, startBackend } from '../harness/backend.js';
 import { createDatabase, type TestDatabase } from '../harness/database.js';
 import { ownPort } from '../harness/own-ports.js';
 import { OwnRedis, redisMissing, REDIS_PASSWORD } from '../harness/own-redis.js';
+import { OwnRedisCluster } from '../harness/own-redis-cluster.js';
 import { RunningProcess } from '../harness/running-process.js';
 import { until } from '../harness/until.js';
+import { jobsRun } from '../jobs/jobs-run.js';
 
 const SENTINEL_PASSWORD = 'sentinel-0123456789abcdef';
 const MISSING = redisMissing();
@@ -28,7 +30,13 @@ beforeEach((context) => {
 });
 
 async function startBackends(env: NodeJS.ProcessEnv): Promise<Backend[]> {
-  const all = { REDIS_ENABLED: 'true', REDIS_PASSWORD, LOGIN_FAILURES_PER_MINUTE: '5', ...env };
+  const all = {
+    REDIS_ENABLED: 'true',
+    REDIS_PASSWORD,
+    LOGIN_FAILURES_PER_MINUTE: '5',
+    HOUSEKEEPING_INTERVAL_MS: '500',
+    ...env,
+  };
   const backends = await Promise.all([0, 1].map(() => startBackend({ database, env: all })));
   await Promise.all(backends.map((backend) => backend.waitFor('Redis is reachable')));
   return backends;
@@ -58,58 +66,65 @@ async function sharedAgain(backends: readonly Backend[]): Promise<void> {
 }
 
 describe('a cluster', { timeout: 60_000 }, () => {
-  let nodes: Awaited<ReturnType<typeof startNode>>[] = [];
+  let cluster: OwnRedisCluster;
   let backends: Backend[] = [];
 
   beforeAll(async () => {
     if (MISSING) return;
-    nodes = await Promise.all([0, 1, 2].map(() => startNode()));
-    const [first] = nodes;
-    const slots = [
-      [0, 5460],
-      [5461, 10_922],
-      [10_923, 16_383],
-    ] as const;
-    for (const [i, node] of nodes.entries()) {
-      const [from, to] = slots[i] ?? [0, 0];
-      await node.ask(async (redis) => {
-        await redis.call('CLUSTER', 'ADDSLOTSRANGE', from, to);
-        await redis.call('CLUSTER', 'MEET', '127.0.0.1', first?.port ?? 0, first?.busPort ?? 0);
-      });
-    }
-    for (const node of nodes) await until(() => isWhole(node), 'the cluster is whole');
-    const REDIS_NODES = nodes.map(({ port }) => `127.0.0.1:${port}`).join(',');
-    backends = await startBackends({ REDIS_MODE: 'cluster', REDIS_NODES });
+    cluster = await OwnRedisCluster.start();
+    backends = await startBackends(cluster.env);
   });
 
   afterAll(async () => {
     await Promise.all(backends.map((backend) => backend.stop()));
-    await Promise.all(nodes.map((node) => node.stop()));
+    await cluster?.stop();
   });
 
   it('is where backends count together, on whichever node an account lies', async () => {
     for (let i = 0; i < 12; i++) expect(await guesses(backends)).toEqual(SHARED);
     for (const backend of backends) expect(backend.output()).not.toContain('going on without it');
-    const sizes = await Promise.all(nodes.map((node) => node.ask((redis) => redis.dbsize())));
+    const sizes = await Promise.all(cluster.nodes.map((node) => node.ask((redis) => redis.dbsize())));
     for (const size of sizes) expect(size).toBeGreaterThan(0);
+    await jobsRun(database);
   });
 
-  it('that loses a node fails no request, and is used again when it is whole', async () => {
-    await nodes[1]?.kill9();
+  it('is where backends tell each other of events', async () => {
+    const listening = async () => {
+      const counts = await Promise.all(
+        cluster.nodes.map((node) => node.ask((redis) => redis.pubsub('NUMSUB', 'bore:events'))),
+      );
+      return counts.reduce((sum, [, count]) => sum + Number(count), 0);
+    };
+    await until(async () => (await listening()) === backends.length, 'all listen');
+  });
+
+  it('that loses a master goes on with its replica; no request fails meanwhile', async () => {
+    await cluster.kill(0);
+    const seen: Record<number, number>[] = [];
+    let isTaken = false;
+    const taken = cluster.takenOver(0).finally(() => (isTaken = true));
+    while (!isTaken) seen.push(await guesses(backends));
+    await taken;
+    await sharedAgain(backends);
+    await jobsRun(database);
+    for (const counts of seen) expect(Object.keys(counts)).toEqual(['401', '429']);
+    await cluster.startAgain(0);
+    await cluster.whole();
+  });
+
+  it('that loses a master and its replica fails no request, and is used again when it is whole', async () => {
+    await cluster.kill(1, { withReplica: true });
     // the cluster is broken when its nodes have noticed; before, two thirds of the accounts are still counted together
-    for (const node of [nodes[0], nodes[2]]) {
-      const noticed = () =>
-        node?.ask(async (redis) => String(await redis.cluster('INFO')).includes('cluster_state:fail'));
-      await until(async () => (await noticed()) === true, 'the other nodes have noticed', 30_000);
-    }
+    await cluster.broken();
     await until(async () => (await guesses(backends))[401] === PER_PROCESS[401], 'each process counts for itself');
     for (let i = 0; i < 3; i++) {
       const began = performance.now();
       expect(await guesses(backends)).toEqual(PER_PROCESS);
       expect(performance.now() - began).toBeLessThan(5_000);
     }
-    await nodes[1]?.startAgain();
+    await cluster.startAgain(1, { withReplica: true });
     await sharedAgain(backends);
+    await jobsRun(database);
     for (const backend of backends) expect(backend.output()).not.toContain('"level":"error"');
   });
 });
@@ -161,24 +176,11 @@ describe('Sentinels', { timeout: 90_000 }, () => {
       30_000,
     );
     await sharedAgain(backends);
+    await jobsRun(database);
     for (const counts of seen) expect(Object.keys(counts)).toEqual(['401', '429']);
     expect(await servers[1]?.ask((redis) => redis.dbsize())).toBeGreaterThan(0);
   });
 });
-
-/** A node with its bus on a port that it is told, where the usual one would be among those of outgoing connections. */
-async function startNode(): Promise<OwnRedis & { readonly busPort: number }> {
-  const busPort = await ownPort();
-  const settings = ['cluster-enabled yes', `cluster-port ${busPort}`, 'cluster-node-timeout 1000'];
-  return Object.assign(await OwnRedis.start({ settings }), { busPort });
-}
-
-function isWhole(node: OwnRedis): Promise<boolean> {
-  return node.ask(async (redis) => {
-    const text = String(await redis.call('CLUSTER', 'INFO'));
-    return text.includes('cluster_state:ok') && text.includes('cluster_known_nodes:3');
-  });
-}
 
 async function startSentinel(port: number, masterPort: number): Promise<RunningProcess> {
   const folder = await mkdtemp(path.join(inject('scratch'), 'sentinel-'));

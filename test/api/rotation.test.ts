@@ -190,6 +190,8 @@ describe('what a bore-server keeps of tunnels without a session', () => {
     const grants = [];
     for (const { token, port } of [closed, changed, same]) grants.push(await connect(token, port));
     await server.beat({ ended: grants });
+    // told: a third failure in a row would open the circuit breaker
+    await user.patch(`/api/v1/tunnels/${closed.id}`, { maxConnections: 5 });
     server.unreachable = true;
     await user.delete(`/api/v1/tunnels/${closed.id}`);
     const { expiresAt } = (await user.patch(`/api/v1/tunnels/${changed.id}`, { ttlSeconds: 60 })).body;

@@ -220,4 +220,19 @@ describe('the limit of the whole API', { timeout: 120_000 }, () => {
     const registrations = Array.from({ length: 20 }, () => address.post('/api/v1/internal/servers/register', {}));
     expect(statuses(await Promise.all(registrations))).toEqual({ 401: 20 });
   });
+
+  it('counts the description of the API and its page with the rest', async () => {
+    await start({ RATE_LIMIT_PER_MINUTE: '6' });
+    const reader = from('203.0.113.77');
+    for (const path of ['/api/docs', '/api/openapi.json', '/api/openapi.yaml', '/api/docs/swagger-ui.css'])
+      expect((await reader.get(path)).status).toBe(200);
+    expect((await reader.get('/api/v1/auth/me')).status).toBe(401);
+    expect((await reader.get('/api/openapi.json')).status).toBe(200);
+    for (const path of ['/api/docs', '/api/openapi.json', '/api/docs/swagger-ui.css', '/api/v1/auth/me']) {
+      const refused = await reader.get(path);
+      expect(refused).toMatchObject({ status: 429, body: { code: 'TOO_MANY_REQUESTS' } });
+      expect(Number(refused.headers.get('retry-after'))).toBeGreaterThan(0);
+    }
+    expect((await from('203.0.113.78').get('/api/docs')).status).toBe(200);
+  });
 });

@@ -41,7 +41,7 @@ describe('the demonstration', () => {
     expect(await shown.exitCode()).toBe(0);
     expect(shown.output()).toMatch(/^1\. The platform answers at http/);
     expect(shown.output()).toMatch(/http:\/\/127\.0\.7\.4:14\d{3}\/ answers: Hello from a local port/);
-    expect(shown.output()).toMatch(/127\.0\.7\.4:14\d{3} refuses connections again\./);
+    expect(shown.output()).toMatch(/127\.0\.7\.4:14\d{3} takes no visitors any more\./);
     expect([await leftovers(), await openTunnels(), await openLogins()]).toEqual([[], [], []]);
 
     const interrupted = demo(login);

@@ -11,8 +11,8 @@ export interface Answer {
 /** A small HTTP client that shows answers as they are, errors included. */
 export class Api {
   constructor(
-    private readonly url: string,
-    private readonly headers: Record<string, string> = {},
+    readonly url: string,
+    readonly headers: Readonly<Record<string, string>> = {},
   ) {}
 
   withToken(token: string): Api {
@@ -41,14 +41,27 @@ export class Api {
     return this.send('PATCH', path, JSON.stringify(body), { 'content-type': 'application/json' });
   }
 
-  async send(method: string, path: string, body?: string, headers: Record<string, string> = {}): Promise<Answer> {
+  /** @param signal gives up */
+  async send(
+    method: string,
+    path: string,
+    body?: string,
+    headers: Record<string, string> = {},
+    signal: AbortSignal | null = null,
+  ): Promise<Answer> {
     const response = await fetch(`${this.url}${path}`, {
       method,
+      signal,
       headers: { ...this.headers, ...headers },
       ...(body !== undefined && { body }),
     });
-    const text = await response.text();
-    const json = /[/+]json/.test(response.headers.get('content-type') ?? '');
-    return { status: response.status, headers: response.headers, text, body: json ? JSON.parse(text) : null };
+    const type = response.headers.get('content-type') ?? '';
+    // a stream has no end of its own: its head is the answer
+    const isStream = type.startsWith('text/event-stream');
+    if (isStream) await response.body?.cancel();
+    const text = isStream ? '' : await response.text();
+    const json = /[/+]json/.test(type);
+    const parsed = json ? JSON.parse(text) : isStream ? text : null;
+    return { status: response.status, headers: response.headers, text, body: parsed };
   }
 }

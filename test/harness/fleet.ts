@@ -106,7 +106,8 @@ export async function metric(server: BoreServerProcess, name: string): Promise<n
   return Number(line?.slice(name.length) ?? 0);
 }
 
-function portsOf(index: number): { min: number; max: number } {
+/** Of a server, counted from 0. */
+export function portsOf(index: number): { min: number; max: number } {
   const min = FIRST_PORT + index * PORTS;
   return { min, max: min + PORTS - 1 };
 }

@@ -17,11 +17,13 @@ export class OwnPostgres implements TestDatabase {
 
   private constructor(
     readonly address: DatabaseAddress,
-    private readonly dataDir: string,
+    readonly dataDir: string,
     private running: EmbeddedPostgres,
+    private readonly settings: readonly string[],
   ) {}
 
-  static async start(): Promise<OwnPostgres> {
+  /** @param settings `name=value` */
+  static async start(settings: readonly string[] = []): Promise<OwnPostgres> {
     const address = {
       host: '127.0.0.1',
       port: await ownPort(),
@@ -33,7 +35,7 @@ export class OwnPostgres implements TestDatabase {
     // as root, PostgreSQL runs as another user
     await chmod(folder, 0o755);
     const dataDir = path.join(folder, 'data');
-    const own = new OwnPostgres(address, dataDir, await startOn(address, dataDir));
+    const own = new OwnPostgres(address, dataDir, await startOn(address, dataDir, settings), settings);
     await migrateUp(address);
     return own;
   }
@@ -44,20 +46,21 @@ export class OwnPostgres implements TestDatabase {
   }
 
   /** A connection that has run these statements and stays as it is. */
-  async hold(...statements: string[]): Promise<{ release(): Promise<void> }> {
+  async hold(...statements: string[]): Promise<{ release(): Promise<void>; commit(): Promise<void> }> {
     const client = new pg.Client({ ...this.address });
     await client.connect();
     for (const statement of statements) await client.query(statement);
-    return { release: () => client.end() };
+    const release = () => client.end();
+    return { release, commit: () => client.query('COMMIT').then(release) };
   }
 
   /** Stops every process of it, as a machine that hangs does. */
   async freeze(): Promise<void> {
-    await this.signalAll('SIGSTOP');
+    await signalAll(this.running, 'SIGSTOP');
   }
 
   async thaw(): Promise<void> {
-    await this.signalAll('SIGCONT');
+    await signalAll(this.running, 'SIGCONT');
   }
 
   /** kill -9: of the postmaster; its children notice, and end. */
@@ -71,7 +74,7 @@ export class OwnPostgres implements TestDatabase {
   }
 
   async startAgain(): Promise<void> {
-    this.running = await startOn(this.address, this.dataDir);
+    this.running = await startOn(this.address, this.dataDir, this.settings);
   }
 
   /** Fails when a table holds a secret in clear. */
@@ -83,14 +86,15 @@ export class OwnPostgres implements TestDatabase {
       await this.running.stop();
     }
   }
-
-  private async signalAll(signal: NodeJS.Signals): Promise<void> {
-    const postmaster = this.running.process.pid ?? 0;
-    const children = await readFile(`/proc/${postmaster}/task/${postmaster}/children`, 'utf8');
-    for (const pid of [postmaster, ...children.trim().split(' ').map(Number)]) process.kill(pid, signal);
-  }
 }
 
-function startOn(address: DatabaseAddress, dataDir: string): Promise<EmbeddedPostgres> {
-  return startEmbeddedPostgres({ ...address, dataDir, binariesHome: BINARIES_HOME });
+/** To every process of a PostgreSQL. */
+export async function signalAll(running: EmbeddedPostgres, signal: NodeJS.Signals): Promise<void> {
+  const postmaster = running.process.pid ?? 0;
+  const children = await readFile(`/proc/${postmaster}/task/${postmaster}/children`, 'utf8');
+  for (const pid of [postmaster, ...children.trim().split(' ').map(Number)]) process.kill(pid, signal);
+}
+
+function startOn(address: DatabaseAddress, dataDir: string, settings: readonly string[]): Promise<EmbeddedPostgres> {
+  return startEmbeddedPostgres({ ...address, dataDir, binariesHome: BINARIES_HOME, settings });
 }

@@ -78,6 +78,10 @@ export class OwnRedis {
     this.password = password;
   }
 
+  get isRunning(): boolean {
+    return !this.process.exited();
+  }
+
   signal(signal: NodeJS.Signals): void {
     this.process.signal(signal);
   }
@@ -93,7 +97,7 @@ export class OwnRedis {
 
   /** Fails when it holds a secret in clear. */
   async stop(): Promise<void> {
-    if (!this.process.exited()) await this.ask(scanRedis);
+    if (this.isRunning) await this.ask(scanRedis);
     await this.process.kill9();
   }
 }

@@ -55,10 +55,22 @@ export async function scanDatabase(
   }
 }
 
-/** @throws Error when a key or a value of a Redis holds a secret in clear. Ours are counters and marks: strings. */
+/** @throws Error when a key or a value of a Redis holds a secret in clear. Ours are counters, marks, and jobs. */
 export async function scanRedis(redis: Redis): Promise<void> {
-  for (const key of await redis.keys('*')) scan(`${key} ${await redis.get(key)}`, SECRETS, 'Redis');
+  for (const key of await redis.keys('*')) {
+    scan(`${key} ${JSON.stringify(await CONTENTS[await redis.type(key)]?.(redis, key))}`, SECRETS, 'Redis');
+  }
 }
+
+/** By type; a key may have gone meanwhile, and its type is `none`. */
+const CONTENTS: Record<string, (redis: Redis, key: string) => Promise<unknown>> = {
+  string: (redis, key) => redis.get(key),
+  hash: (redis, key) => redis.hgetall(key),
+  list: (redis, key) => redis.lrange(key, 0, -1),
+  set: (redis, key) => redis.smembers(key),
+  zset: (redis, key) => redis.zrange(key, '0', '-1'),
+  stream: (redis, key) => redis.call('XRANGE', key, '-', '+'),
+};
 
 const textOf = (value: unknown) => (typeof value === 'string' ? value : '');
 

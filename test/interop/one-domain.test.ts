@@ -6,7 +6,7 @@ import net, { type Socket } from 'node:net';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
 
 import type { Api } from '../harness/api.js';
-import { Fleet, metric } from '../harness/fleet.js';
+import { Fleet, metric, portsOf } from '../harness/fleet.js';
 import { nginxUnavailable, startNginx } from '../harness/nginx.js';
 import type { OpenedTunnel } from '../harness/platform.js';
 import { RunningProcess } from '../harness/running-process.js';
@@ -56,7 +56,8 @@ describe('three bore-servers behind one nginx', () => {
       controlPort: 7835,
       serverEnv: { BORE_PROXY_PROTOCOL_FROM: `${DOMAIN}/32` },
     });
-    nginx = await startNginx({ address: DOMAIN, servers: SERVERS });
+    const servers = SERVERS.map((address, i) => ({ address, portRange: portsOf(i) }));
+    nginx = await startNginx({ address: DOMAIN, controlPort: 7835, servers });
     user = await fleet.platform.newUser();
     service.listen(0, '127.0.0.1');
     await once(service, 'listening');

@@ -17,7 +17,7 @@ const START = path.join(ROOT, 'dist/local/start.js');
 
 /** A first start makes a database cluster; two cores, and other suites beside this one. */
 const READY_TIMEOUT_MS = 60_000;
-/** Programs without a launcher have 15 s to end. */
+/** Programs without a launcher have 25 s to end. */
 const GONE_TIMEOUT_MS = 30_000;
 
 /** Ports of one launcher's own, so that suites may run beside each other and beside a developer's `npm start`. */
@@ -63,11 +63,14 @@ export class Launcher {
   readonly child: ChildProcess;
   private text = '';
   private readonly ended: Promise<number | null>;
-  private readonly stateDir: string;
 
   /** @param command default: the launcher itself, without npm */
-  constructor(env: NodeJS.ProcessEnv, command: readonly string[] = [process.execPath, START], cwd = ROOT) {
-    this.stateDir = env['BORE_STATE_DIR'] ?? '';
+  constructor(
+    env: NodeJS.ProcessEnv,
+    command: readonly string[] = [process.execPath, START],
+    cwd = ROOT,
+    private readonly stateDir = env['BORE_STATE_DIR'] ?? '',
+  ) {
     const [program = '', ...args] = command;
     const child = spawn(program, args, { cwd, env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
     for (const stream of [child.stdout, child.stderr])

@@ -1,81 +1,25 @@
-import { isIP } from 'node:net';
-
 import { z } from 'zod';
 
-/** Text that must not be shown: prints as `***` wherever it is logged or serialised. Read it with {@link reveal}. */
-export class Secret {
-  readonly #text: string;
-
-  constructor(text: string) {
-    this.#text = text;
-  }
-
-  reveal(): string {
-    return this.#text;
-  }
-
-  toString(): string {
-    return '***';
-  }
-
-  toJSON(): string {
-    return '***';
-  }
-}
+import { poolSizeOf } from '../database/pool-size.js';
+import { ReplicaHosts } from './replica-hosts.js';
+import { Secret } from './secret.js';
+import {
+  flag,
+  hostAndPort,
+  int,
+  isOrigin,
+  list,
+  password,
+  port,
+  proxyNetwork,
+  secret,
+  strong,
+} from './setting-kinds.js';
 
 /** A setting is wrong; the message names every variable that is, one a line. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
 }
-
-/** 32 characters: the least that holds 128 bits in any usual encoding, and what HMAC-SHA256 asks for (RFC 7518 §3.2). */
-const SECRET_CHARS_MIN = 32;
-
-const flag = z.enum(['true', 'false', '1', '0']).transform((text) => text === 'true' || text === '1');
-const int = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
-const port = int(1, 65_535);
-const list = z.string().transform((text) =>
-  text
-    .split(',')
-    .map((item) => item.trim())
-    .filter(Boolean),
-);
-
-/** A dotenv file does not run commands: `$(openssl …)` in it is that text, the same on every installation. */
-const notACommand = (text: string) => !/\$\(|`/.test(text);
-const strong = z
-  .string()
-  .min(SECRET_CHARS_MIN, `must have at least ${SECRET_CHARS_MIN} characters, e.g. from: openssl rand -hex 32`)
-  .refine(notACommand, 'holds a shell command as text: run the command and put its output here')
-  .refine((text) => !/change[_-]?me|your_/i.test(text), 'is still the placeholder of the documentation');
-const secret = strong.transform((text) => new Secret(text));
-
-const password = z
-  .string()
-  .refine(notACommand, 'holds a shell command as text')
-  .transform((text) => new Secret(text));
-
-const hostAndPort = z
-  .string()
-  .regex(/^[^\s:/]+:\d{1,5}$/, 'must be a list of host:port')
-  .transform((text) => {
-    const [host = '', digits] = text.split(':');
-    return { host, port: Number(digits) };
-  })
-  .pipe(z.object({ host: z.string(), port: z.int().min(1).max(65_535) }));
-
-/** Of a network of everybody, `X-Forwarded-For` would be whatever the caller likes. */
-const isNarrow = (text: string) => !text.endsWith('/0');
-const proxyNetwork = z
-  .union(
-    [z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()],
-    'must be a list of addresses and networks, such as 10.0.0.0/8, and never a name',
-  )
-  .refine((text) => isIP(text.split('/')[0] ?? '') !== 0, 'must be a list of addresses and networks')
-  .refine(isNarrow, 'must not hold a network of everybody');
-
-/** What a browser sends as `Origin`: nothing else would ever be equal to it. */
-const isOrigin = (text: string) => new URL(text).origin === text;
 
 const Environment = z.object({
   NODE_ENV: z.enum(['development', 'production', 'test']).default('development'),
@@ -109,8 +53,16 @@ const Environment = z.object({
   DB_NAME: z.string().default('bore_db'),
   DB_USER: z.string().default('bore_user'),
   DB_PASSWORD: password,
-  /** Connections of this process. Over all backends: (DB_POOL_SIZE + queue connections) × processes < max_connections. */
-  DB_POOL_SIZE: int(2, 200).default(10),
+  /** PostgreSQL itself, where DB_HOST is a pooler: for connections that LISTEN. */
+  DB_DIRECT_HOST: z.string().optional(),
+  DB_DIRECT_PORT: port.optional(),
+  /** `host` or `host:port`: streaming replicas that answer what may be some seconds old. */
+  DB_REPLICA_HOSTS: list.pipe(ReplicaHosts).default([]),
+  /** What PostgreSQL (or a pooler before it) allows for this application, and how many backends share it: pool-size.ts. */
+  DB_MAX_CONNECTIONS: int(10, 100_000).default(100),
+  BACKEND_INSTANCES: int(1, 1_000).default(1),
+  /** Connections of this process; not set: its share. */
+  DB_POOL_SIZE: int(2, 200).optional(),
 
   /** Whether backends share what they count over Redis; without it each process counts for itself. */
   REDIS_ENABLED: flag.default(false),
@@ -127,6 +79,8 @@ const Environment = z.object({
   REDIS_SENTINEL_PASSWORD: password.optional(),
   /** Certificates are checked; of an authority of one's own, Node reads them from NODE_EXTRA_CA_CERTS. */
   REDIS_TLS: flag.default(false),
+  /** Without Redis, lets this backend run beside others on its database. Each counts and remembers for itself. */
+  ALLOW_INSTANCES_WITHOUT_REDIS: flag.default(false),
 
   /** Load balancers in front of us: only from these addresses and networks is `X-Forwarded-For` believed. */
   TRUST_PROXY: list.pipe(z.array(proxyNetwork)).default([]),
@@ -160,18 +114,29 @@ const Environment = z.object({
   HEARTBEAT_INTERVAL_MS: int(50, 60_000).default(5000),
   /** A bore-server is lost after this long without a heartbeat: three of them at the default. */
   SERVER_LEASE_SECONDS: int(1, 600).default(15),
+  /** Seconds that a lost bore-server has to come back, before tunnels that allow it are moved to others. */
+  SERVER_LOST_GRACE: int(0, 86_400).default(300),
   /** How often leases, deadlines and times to live are looked at: how late their end may come. */
   HOUSEKEEPING_INTERVAL_MS: int(50, 60_000).default(5000),
   /** How long visitors' connections can be looked up. */
   CONNECTION_RETENTION_DAYS: int(1, 3_650).default(30),
   /** How long hourly usage can be looked up: more than a year, so that a year can be compared with the one before. */
   USAGE_RETENTION_DAYS: int(1, 3_650).default(400),
+  /** How long events can be replayed and looked up. */
+  EVENT_RETENTION_HOURS: int(1, 8_760).default(72),
+  /** Event streams (SSE and socket.io) that this process carries at once; each costs some 50 KB and a descriptor. */
+  EVENT_STREAMS_MAX: int(1, 50_000).default(2000),
+  /** Of these, of one user. */
+  EVENT_STREAMS_PER_USER_MAX: int(1, 10_000).default(20),
   /** How long the audit log is kept. The database refuses to delete what is younger than 90 days. */
   AUDIT_RETENTION_DAYS: int(90, 3_650).default(400),
   /** How long the port of a tunnel suspended for abuse is kept from everybody, when the administrator names no time. */
   ABUSE_QUARANTINE_HOURS: int(0, 8_760).default(72),
-  /** How long to go on serving after `/health/ready` said no: longer than the load balancer's check interval. */
-  SHUTDOWN_DRAIN_SECONDS: int(0, 300).default(0),
+  /**
+   * How long to go on serving after `/health/ready` said no. Longer than a load balancer keeps idle connections and takes to look
+   * elsewhere (docs/nginx.md); with the 10 s that requests then have to end, less than what kills the process (Kubernetes: 30 s).
+   */
+  SHUTDOWN_DRAIN_SECONDS: int(0, 300).default(10),
 
   /** Origins that browsers may call from; none by default. */
   ALLOWED_ORIGINS: list
@@ -186,7 +151,7 @@ const Environment = z.object({
 });
 
 /** Everything that the environment decides, parsed. */
-export type Config = Readonly<z.output<typeof Environment>>;
+export type Config = Readonly<z.output<typeof Environment> & { DB_POOL_SIZE: number }>;
 
 /** Injection token of {@link Config}. */
 export const CONFIG = Symbol('CONFIG');
@@ -218,7 +183,9 @@ export function readConfig(environment: NodeJS.ProcessEnv): Config {
   if (config.REDIS_ENABLED && config.REDIS_MODE !== 'standalone' && config.REDIS_NODES.length === 0) {
     throw new ConfigError(`REDIS_NODES is missing: REDIS_MODE=${config.REDIS_MODE} needs it`);
   }
-  return config;
+  const poolSize = poolSizeOf(config);
+  if (typeof poolSize === 'string') throw new ConfigError(poolSize);
+  return { ...config, DB_POOL_SIZE: poolSize };
 }
 
 function describe(issue: z.core.$ZodIssue): string {

@@ -1,4 +1,4 @@
-import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
+import { Inject, Injectable, type OnApplicationShutdown, type OnModuleInit } from '@nestjs/common';
 import { PrismaPg } from '@prisma/adapter-pg';
 import type { Logger } from 'pino';
 import { z } from 'zod';
@@ -6,6 +6,9 @@ import { z } from 'zod';
 import { CONFIG, type Config } from '../config/config.js';
 import { LOGGER } from '../logging/logger.js';
 import { Prisma, PrismaClient } from './generated/client.js';
+import { readFenceOf } from './read-fence.js';
+import { type Routed, routedTo } from './replica.js';
+import { type ReplicaCount, ReplicaSet } from './replica-set.js';
 
 /** A connection that is not to be had in this time is an outage: the caller hears 503 instead of waiting on. */
 const CONNECT_TIMEOUT_MS = 5_000;
@@ -29,26 +32,64 @@ export function connectionOf(config: Config) {
   };
 }
 
-/** The Prisma client, and raw statements whose rows are parsed, not believed. Only repositories use it. */
+/** The same past a pooler that lends connections for a transaction only: for LISTEN and whatever else stays on a connection. */
+export function directConnectionOf(config: Config) {
+  const { host, port, ...rest } = connectionOf(config);
+  return { ...rest, host: config.DB_DIRECT_HOST ?? host, port: config.DB_DIRECT_PORT ?? port };
+}
+
+/** What a read that may be answered by a replica works with: models, and no statement that could write. */
+export type Reader = Omit<Routed, `$${string}`>;
+
+/**
+ * The Prisma client, and raw statements whose rows are parsed, not believed. Only repositories use it.
+ *
+ * Everything goes to the primary, except what is asked by {@link read} and {@link readRows}: lists, history and figures, which
+ * may be some seconds old. Those too go to the primary where a replica would show a caller less than they have written.
+ */
 @Injectable()
-export class Database extends PrismaClient implements OnApplicationShutdown {
+export class Database extends PrismaClient implements OnModuleInit, OnApplicationShutdown {
+  private readonly replicas: ReplicaSet | null;
+  /** This client, as the extension types it. */
+  private readonly primaryReader: Reader;
+
   constructor(@Inject(CONFIG) config: Config, @Inject(LOGGER) logger: Logger) {
+    const pool = {
+      ...connectionOf(config),
+      max: config.DB_POOL_SIZE,
+      connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+      statement_timeout: STATEMENT_TIMEOUT_MS,
+      query_timeout: QUERY_TIMEOUT_MS,
+      lock_timeout: LOCK_TIMEOUT_MS,
+      idle_in_transaction_session_timeout: IDLE_IN_TRANSACTION_TIMEOUT_MS,
+      keepAlive: true,
+      application_name: 'bore-backend',
+    };
     super({
-      adapter: new PrismaPg(
-        {
-          ...connectionOf(config),
-          max: config.DB_POOL_SIZE,
-          connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
-          statement_timeout: STATEMENT_TIMEOUT_MS,
-          query_timeout: QUERY_TIMEOUT_MS,
-          lock_timeout: LOCK_TIMEOUT_MS,
-          idle_in_transaction_session_timeout: IDLE_IN_TRANSACTION_TIMEOUT_MS,
-          keepAlive: true,
-          application_name: 'bore-backend',
-        },
-        { onPoolError: (err) => logger.warn({ err }, 'database connection lost') },
-      ),
+      adapter: new PrismaPg(pool, { onPoolError: (err) => logger.warn({ err }, 'database connection lost') }),
     });
+    const hosts = config.DB_REPLICA_HOSTS;
+    this.replicas = hosts.length > 0 ? new ReplicaSet(this, pool, directConnectionOf(config), hosts, logger) : null;
+    this.primaryReader = routedTo(this, this).$primary();
+  }
+
+  /** Whether there are replicas, and so {@link AccountWrites} to keep. */
+  get hasReplicas(): boolean {
+    return this.replicas !== null;
+  }
+
+  /** How many of the replicas answer reads now. */
+  countReplicas(): ReplicaCount {
+    return this.replicas?.count() ?? { inUse: 0, leftOut: 0 };
+  }
+
+  onModuleInit(): void {
+    this.replicas?.start();
+  }
+
+  /** What the check of a request's session selects as its {@link ReadFence}; `accountId` is a column. */
+  readFenceOf(accountId: Prisma.Sql): Prisma.Sql {
+    return this.replicas ? readFenceOf(accountId) : Prisma.sql`NULL`;
   }
 
   /** Runs one statement and parses each row. */
@@ -77,8 +118,37 @@ export class Database extends PrismaClient implements OnApplicationShutdown {
     return row.array().parse(rows);
   }
 
+  /**
+   * Reads what may be some seconds old, from a replica where one may answer. `work` is run again when a replica fails. Not for
+   * what goes on behind the answer, such as a stream of events: what the caller may be shown was found out when they came.
+   */
+  read<T>(work: (reader: Reader) => Promise<T>): Promise<T> {
+    return this.onReplica(work, () => work(this.primaryReader));
+  }
+
+  /** As {@link rows}, for a SELECT of what may be some seconds old. */
+  readRows<T>(row: z.ZodType<T>, select: Prisma.Sql): Promise<T[]> {
+    return this.onReplica(
+      async (replica) => row.array().parse(await replica.$replica().$queryRaw(select)),
+      () => this.rows(row, select),
+    );
+  }
+
   async onApplicationShutdown(): Promise<void> {
+    await this.replicas?.stop();
     await this.$disconnect();
+  }
+
+  private async onReplica<T>(onReplica: (replica: Routed) => Promise<T>, onPrimary: () => Promise<T>): Promise<T> {
+    const replica = this.replicas?.choose();
+    if (!replica) return onPrimary();
+    try {
+      return await replica.ask(onReplica);
+    } catch (error) {
+      if (isDatabaseUnavailable(error)) replica.leaveOut(error instanceof Error ? error.message : String(error));
+      // once more, whatever it was: a replica may also be behind with the schema
+      return onPrimary();
+    }
   }
 }
 

@@ -49,7 +49,8 @@ function errorsOf(path: string, operation: Operation): Set<string> {
   if (operation.requestBody) add('PAYLOAD_TOO_LARGE', 'UNSUPPORTED_MEDIA_TYPE');
   if (!path.startsWith(INTERNAL_PREFIX)) add('TOO_MANY_REQUESTS');
   const headers = operation.parameters.filter((parameter) => parameter.in === 'header').map(({ name }) => name);
-  if (headers.includes('Idempotency-Key')) add('IDEMPOTENCY_KEY_IN_USE', 'IDEMPOTENCY_KEY_REUSED');
+  if (headers.includes('Idempotency-Key'))
+    add('IDEMPOTENCY_KEY_IN_USE', 'IDEMPOTENCY_KEY_REUSED', 'IDEMPOTENCY_ANSWER_LOST');
   if (headers.includes('If-Match')) add('PRECONDITION_FAILED');
   if (kind === 'internal') add('INVALID_INTERNAL_KEY');
   if (kind === 'user' || kind === 'admin') add('UNAUTHENTICATED', scope === null ? 'LOGIN_REQUIRED' : 'SCOPE_MISSING');

@@ -44,6 +44,8 @@ export interface Caller {
   readonly name: string | null;
   readonly role: 'user' | 'admin';
   readonly plan: 'free' | 'pro' | 'enterprise';
+  /** Of the database's log, what a replica must have replayed to show the account its own writes; null: no replica may. */
+  readonly readFence: number | null;
 }
 
 declare module 'fastify' {

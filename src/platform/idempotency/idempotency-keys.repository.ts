@@ -4,7 +4,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import { v4 as uuidv4, v7 as uuidv7 } from 'uuid';
 import { z } from 'zod';
 
-import { Sealer } from '../../protocol/sealing.js';
+import { SealError, Sealer } from '../../protocol/sealing.js';
 import { CONFIG, type Config } from '../config/config.js';
 import { Database } from '../database/database.js';
 import { Prisma } from '../database/generated/client.js';
@@ -49,7 +49,12 @@ export interface Claim {
 }
 
 /** What has become of a request that came before. */
-type Found = Claim | { readonly kind: 'answered'; readonly answer: unknown } | { readonly kind: 'running' | 'reused' };
+type Found =
+  | Claim
+  | { readonly kind: 'answered'; readonly answer: unknown }
+  | { readonly kind: 'running' | 'reused' }
+  /** It was sealed under a secret that is not configured any more: whether it was done is not known here. */
+  | { readonly kind: 'lost'; readonly cause: SealError };
 
 const Row = z.object({
   isMine: z.boolean(),
@@ -105,13 +110,18 @@ export class IdempotencyKeysRepository {
     // none: it came between the two halves of the statement
     if (!row) return { kind: 'running' };
     const { isMine, resourceId, sealedAnswer } = row;
-    if (isMine) {
-      const secret = this.sealer.open(row.sealedSecret, resourceId);
-      return { kind: 'claimed', id: claimId, resource: { id: resourceId, secret } };
+    try {
+      if (isMine) {
+        const secret = this.sealer.open(row.sealedSecret, resourceId);
+        return { kind: 'claimed', id: claimId, resource: { id: resourceId, secret } };
+      }
+      if (!bodyHash.equals(row.bodyHash)) return { kind: 'reused' };
+      if (!sealedAnswer) return { kind: 'running' };
+      return { kind: 'answered', answer: this.open(sealedAnswer, resourceId) };
+    } catch (cause) {
+      if (cause instanceof SealError) return { kind: 'lost', cause };
+      throw cause;
     }
-    if (!bodyHash.equals(row.bodyHash)) return { kind: 'reused' };
-    if (!sealedAnswer) return { kind: 'running' };
-    return { kind: 'answered', answer: this.open(sealedAnswer, resourceId) };
   }
 
   /** Keeps the answer to a request, and returns the one that is kept: the first, whoever gave it. */

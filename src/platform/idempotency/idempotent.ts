@@ -102,12 +102,16 @@ class IdempotencyInterceptor implements NestInterceptor {
     );
   }
 
-  /** @throws PlatformError IDEMPOTENCY_KEY_IN_USE, IDEMPOTENCY_KEY_REUSED */
+  /** @throws PlatformError IDEMPOTENCY_KEY_IN_USE, IDEMPOTENCY_KEY_REUSED, IDEMPOTENCY_ANSWER_LOST */
   private async claim(scope: IdempotencyScope, bodyHash: Buffer<ArrayBuffer>) {
     const deadline = performance.now() + WAIT_MS;
     for (let pauseMs = LOOK_MS_MIN; ; pauseMs = Math.min(LOOK_MS_MAX, pauseMs * 2)) {
       const found = await this.keys.claim(scope, bodyHash);
       if (found.kind === 'claimed' || found.kind === 'answered') return found;
+      if (found.kind === 'lost') {
+        this.logger.warn({ err: found.cause, route: scope.route }, 'what an idempotency key keeps cannot be read');
+        throw new PlatformError('IDEMPOTENCY_ANSWER_LOST');
+      }
       if (found.kind === 'reused') throw new PlatformError('IDEMPOTENCY_KEY_REUSED');
       if (performance.now() + pauseMs > deadline) throw new PlatformError('IDEMPOTENCY_KEY_IN_USE', { retryAfter: 1 });
       await setTimeout(pauseMs);

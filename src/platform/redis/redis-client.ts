@@ -22,27 +22,80 @@ const RECONNECT_MS_MAX = 2_000;
  */
 const REDIRECTIONS_MAX = 4;
 const REDIRECTION_DELAY_MS = 50;
+/**
+ * Of jobs, which wait for Redis: longer than a worker waits for its next job in one command (10 s). A command that went
+ * astray in a fail-over fails then, and is tried again, instead of holding its worker up for ever.
+ */
+const JOBS_TIMEOUT_MS = 15_000;
+/** Of jobs: together longer than a cluster takes to replace a lost master (its `cluster-node-timeout`, 15 s by default). */
+const JOBS_REDIRECTIONS_MAX = 60;
+const JOBS_REDIRECTION_DELAY_MS = 500;
 
 /** What speaks to Redis, in any of its modes. */
 export type RedisClient = Redis | Cluster;
 
 /** Makes a client that connects at once, for ever again, and queues nothing while it is not connected. */
 export function createRedisClient(config: Config): RedisClient {
+  return createClient(
+    config,
+    {
+      connectionName: 'bore-backend',
+      commandTimeout: COMMAND_TIMEOUT_MS,
+      socketTimeout: SOCKET_TIMEOUT_MS,
+      enableOfflineQueue: false,
+      // a command that was under way when the connection broke may have been carried out: never send it twice
+      maxRetriesPerRequest: 0,
+      autoResendUnfulfilledCommands: false,
+    },
+    REDIRECTIONS_MAX,
+    REDIRECTION_DELAY_MS,
+  );
+}
+
+/**
+ * Makes a client whose commands wait for as long as Redis is away: BullMQ asks for that, and no request waits for it.
+ * @param goOn whether to connect again when an attempt has failed; if not, commands that wait fail
+ */
+export function createQueueClient(config: Config, goOn: () => boolean): RedisClient {
+  return createClient(
+    config,
+    {
+      connectionName: 'bore-queue',
+      commandTimeout: JOBS_TIMEOUT_MS,
+      socketTimeout: JOBS_TIMEOUT_MS,
+      enableOfflineQueue: true,
+      maxRetriesPerRequest: null,
+    },
+    JOBS_REDIRECTIONS_MAX,
+    JOBS_REDIRECTION_DELAY_MS,
+    (attempt) => (goOn() ? backOff(attempt) : null),
+  );
+}
+
+type UseOption =
+  | 'connectionName'
+  | 'commandTimeout'
+  | 'socketTimeout'
+  | 'enableOfflineQueue'
+  | 'maxRetriesPerRequest'
+  | 'autoResendUnfulfilledCommands';
+
+function createClient(
+  config: Config,
+  use: Pick<RedisOptions, UseOption> & { enableOfflineQueue: boolean },
+  maxRedirections: number,
+  redirectionDelay: number,
+  retryStrategy: (attempt: number) => number | null = backOff,
+): RedisClient {
   const options = {
     ...(config.REDIS_USERNAME !== undefined && { username: config.REDIS_USERNAME }),
     ...(config.REDIS_PASSWORD && { password: config.REDIS_PASSWORD.reveal() }),
     ...(config.REDIS_TLS && { tls: {} }),
-    connectionName: 'bore-backend',
-    commandTimeout: COMMAND_TIMEOUT_MS,
-    socketTimeout: SOCKET_TIMEOUT_MS,
     connectTimeout: CONNECT_TIMEOUT_MS,
-    enableOfflineQueue: false,
-    // a command that was under way when the connection broke may have been carried out: never send it twice
-    maxRetriesPerRequest: 0,
-    autoResendUnfulfilledCommands: false,
-    retryStrategy: backOff,
+    retryStrategy,
     // a master that has become a replica: the connection belongs to the new master
     reconnectOnError: ({ message }: Error) => message.startsWith('READONLY'),
+    ...use,
   } satisfies RedisOptions;
   switch (config.REDIS_MODE) {
     case 'standalone':
@@ -52,19 +105,19 @@ export function createRedisClient(config: Config): RedisClient {
         ...options,
         sentinels: config.REDIS_NODES,
         name: config.REDIS_SENTINEL_NAME,
-        sentinelRetryStrategy: backOff,
+        sentinelRetryStrategy: retryStrategy,
         ...(config.REDIS_SENTINEL_PASSWORD && { sentinelPassword: config.REDIS_SENTINEL_PASSWORD.reveal() }),
         enableTLSForSentinelMode: config.REDIS_TLS,
       });
     case 'cluster':
       return new Cluster(config.REDIS_NODES, {
         redisOptions: options,
-        enableOfflineQueue: false,
-        clusterRetryStrategy: backOff,
-        maxRedirections: REDIRECTIONS_MAX,
-        retryDelayOnFailover: REDIRECTION_DELAY_MS,
-        retryDelayOnClusterDown: REDIRECTION_DELAY_MS,
-        retryDelayOnTryAgain: REDIRECTION_DELAY_MS,
+        enableOfflineQueue: use.enableOfflineQueue,
+        clusterRetryStrategy: retryStrategy,
+        maxRedirections,
+        retryDelayOnFailover: redirectionDelay,
+        retryDelayOnClusterDown: redirectionDelay,
+        retryDelayOnTryAgain: redirectionDelay,
       });
   }
 }

@@ -114,7 +114,13 @@ export class StreamPath {
     const abort = new AbortController();
     const key = keyOfSecret(SECRET);
     const { publicPort: port, server } = this;
-    const place = { host: server.address, controlPort: server.controlPort, port, publicAddress: `:${port}` };
+    const place = {
+      host: server.address,
+      controlPort: server.controlPort,
+      port,
+      publicAddress: `:${port}`,
+      location: '',
+    };
     const visitors = new Visitors({ host: '127.0.0.1', port: this.servicePort }, key, abort.signal);
     await new Promise<void>((connected) => {
       const carrier = new Carrier({

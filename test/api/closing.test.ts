@@ -1,0 +1,86 @@
+/** A backend that stops, as its callers see it. */
+import net from 'node:net';
+
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+import { startBackend } from '../harness/backend.js';
+import { createDatabase, type TestDatabase } from '../harness/database.js';
+
+/** Callers at once, each of whom connects anew for each request: the backend always has connections that it has not seen. */
+const CALLERS = 8;
+const ROUNDS = 4;
+const REQUEST =
+  'POST /api/v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}';
+
+let database: TestDatabase;
+
+beforeAll(async () => {
+  database = await createDatabase();
+});
+
+afterAll(() => database?.drop());
+
+type Outcome = 'answered' | 'refused' | 'lost';
+
+/** A request on a connection of its own. */
+function ask(port: number): Promise<Outcome> {
+  return new Promise((resolve) => {
+    let outcome: Outcome = 'refused';
+    const socket = net.connect(port, '127.0.0.1');
+    socket.on('connect', () => {
+      outcome = 'lost';
+      socket.write(REQUEST);
+    });
+    socket.on('data', () => {
+      outcome = 'answered';
+      socket.destroy();
+    });
+    socket.on('error', () => undefined).on('close', () => resolve(outcome));
+  });
+}
+
+describe('a backend that stops under load', () => {
+  it('answers whoever it let connect, and refuses the rest: a load balancer may repeat what was refused, and nothing else', async () => {
+    const outcomes = { answered: 0, refused: 0, lost: 0 };
+    for (let round = 0; round < ROUNDS; round++) {
+      const backend = await startBackend({ database, env: { SHUTDOWN_DRAIN_SECONDS: '1' } });
+      const port = Number(new URL(backend.url).port);
+      const caller = async (): Promise<void> => {
+        for (;;) {
+          const outcome = await ask(port);
+          outcomes[outcome]++;
+          if (outcome === 'refused') return;
+        }
+      };
+      const callers = Array.from({ length: CALLERS }, caller);
+      backend.signal('SIGTERM');
+      await Promise.all(callers);
+      expect(await backend.exitCode()).toBe(0);
+    }
+    process.stdout.write(`${ROUNDS} backends stopped under load: ${JSON.stringify(outcomes)}\n`);
+    expect(outcomes.lost).toBe(0);
+    expect(outcomes.refused).toBe(CALLERS * ROUNDS);
+    expect(outcomes.answered).toBeGreaterThan(CALLERS * ROUNDS);
+  }, 60_000);
+
+  it('ends kept-alive connections with an answer, and none under a request', async () => {
+    const backend = await startBackend({ database, env: { SHUTDOWN_DRAIN_SECONDS: '2' } });
+    const socket = net.connect(Number(new URL(backend.url).port), '127.0.0.1').setEncoding('utf8');
+    const heard = new Promise<string>((resolve) => {
+      let text = '';
+      socket.on('data', (chunk: string) => {
+        text += chunk;
+        // idle since its first answer, as a load balancer's are
+        if (text.match(/HTTP\/1\.1 /g)?.length === 1) backend.signal('SIGTERM');
+      });
+      socket.on('end', () => resolve(text));
+    });
+    socket.write(REQUEST);
+    await backend.waitFor('"msg":"draining"');
+    socket.write(REQUEST);
+    const [, first = '', second = ''] = (await heard).split('HTTP/1.1 ');
+    expect(first).toMatch(/^400 [^]*connection: keep-alive/i);
+    expect(second).toMatch(/^400 [^]*connection: close/i);
+    expect(await backend.exitCode()).toBe(0);
+  });
+});

@@ -1,0 +1,31 @@
+/** How long nothing worked: from the first try that failed to the first that was begun later and did not. */
+export class Outage {
+  private since: number | undefined;
+  private longest = 0;
+
+  failed(startedAt: number): void {
+    this.since ??= startedAt;
+    this.note(performance.now());
+  }
+
+  worked(startedAt: number): void {
+    if (this.since === undefined || startedAt < this.since) return;
+    this.note(startedAt);
+    this.since = undefined;
+  }
+
+  get isOver(): boolean {
+    return this.since === undefined;
+  }
+
+  /** The longest since the last call, in milliseconds; one that goes on is counted up to now. */
+  take(): number {
+    const { longest } = this;
+    this.longest = 0;
+    return longest;
+  }
+
+  private note(until: number): void {
+    if (this.since !== undefined) this.longest = Math.max(this.longest, until - this.since);
+  }
+}
