@@ -1,5 +1,6 @@
 import { Inject, Injectable, type OnApplicationShutdown, type OnModuleInit } from '@nestjs/common';
 import { PrismaPg } from '@prisma/adapter-pg';
+import { isDriverAdapterError } from '@prisma/driver-adapter-utils';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 
@@ -152,10 +153,10 @@ export class Database extends PrismaClient implements OnModuleInit, OnApplicatio
   }
 }
 
-/** How the driver adapter describes what PostgreSQL or the socket said, inside Prisma's errors. */
-const DriverFailure = z.object({
-  driverAdapterError: z.object({ cause: z.object({ kind: z.string(), originalCode: z.string().optional() }) }),
-});
+/** How the driver adapter describes what PostgreSQL or the socket said. */
+const DriverError = z.object({ cause: z.object({ kind: z.string(), originalCode: z.string().optional() }) });
+/** Inside Prisma's errors. */
+const DriverFailure = z.object({ driverAdapterError: DriverError });
 
 /** Whether an error says that a unique index refused a row. */
 export function isUniqueViolation(error: unknown): boolean {
@@ -186,8 +187,16 @@ export function isDatabaseUnavailable(error: unknown): boolean {
     if (/^P1|^P2024$|^P2028$|^P2034$/.test(error.code)) return true;
     const failure = DriverFailure.safeParse(error.meta);
     if (!failure.success) return CONNECTION_MESSAGES.test(error.message);
-    const { kind, originalCode } = failure.data.driverAdapterError.cause;
-    return UNAVAILABLE_KINDS.has(kind) || UNAVAILABLE_SQLSTATE.test(originalCode ?? '');
+    return saysUnavailable(failure.data.driverAdapterError);
+  }
+  // Prisma passes on as it is what a COMMIT came to, where deferred triggers wait for their lock
+  if (isDriverAdapterError(error)) {
+    const failure = DriverError.safeParse(error);
+    return failure.success && saysUnavailable(failure.data);
   }
   return error instanceof Prisma.PrismaClientInitializationError || CONNECTION_MESSAGES.test(error.message);
+}
+
+function saysUnavailable({ cause: { kind, originalCode } }: z.infer<typeof DriverError>): boolean {
+  return UNAVAILABLE_KINDS.has(kind) || UNAVAILABLE_SQLSTATE.test(originalCode ?? '');
 }
