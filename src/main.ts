@@ -16,6 +16,7 @@ import { answerNotModified } from './platform/http/etag.js';
 import { createHttpServer, installHooks } from './platform/http/http-server.js';
 import { Lifecycle } from './platform/http/lifecycle.js';
 import { closeQuietly } from './platform/http/quiet-close.js';
+import { endUnusedConnections } from './platform/http/unused-connections.js';
 import { keepRequestContext } from './platform/http/request-context.js';
 import { sendSecurityHeaders } from './platform/http/security-headers.js';
 import { noticeUntrustedProxy } from './platform/http/trusted-proxy.js';
@@ -42,6 +43,7 @@ async function start(): Promise<void> {
   const lifecycle = app.get(Lifecycle);
   const server = adapter.getInstance();
   closeQuietly(server);
+  endUnusedConnections(server);
   installHooks(server, logger, lifecycle);
   keepRequestContext(server);
   await sendSecurityHeaders(app);

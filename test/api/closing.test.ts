@@ -1,4 +1,5 @@
 /** A backend that stops, as its callers see it. */
+import { once } from 'node:events';
 import net from 'node:net';
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -9,6 +10,8 @@ import { createDatabase, type TestDatabase } from '../harness/database.js';
 /** Callers at once, each of whom connects anew for each request: the backend always has connections that it has not seen. */
 const CALLERS = 8;
 const ROUNDS = 4;
+/** It gives up, with an error, after 10 s. */
+const STOP_MS = 8_000;
 const REQUEST =
   'POST /api/v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}';
 
@@ -83,4 +86,27 @@ describe('a backend that stops under load', () => {
     expect(second).toMatch(/^400 [^]*connection: close/i);
     expect(await backend.exitCode()).toBe(0);
   });
+
+  it('waits for no connection on which nothing comes, or half a request: a browser opens some in advance', async () => {
+    const backend = await startBackend({ database, env: { SHUTDOWN_DRAIN_SECONDS: '0' } });
+    const port = Number(new URL(backend.url).port);
+    const silent = await Promise.all(
+      ['', REQUEST.slice(0, 30), REQUEST + REQUEST.slice(0, 30)].map((text) => open(port, text)),
+    );
+    const began = performance.now();
+    backend.signal('SIGTERM');
+    expect(await backend.exitCode()).toBe(0);
+    expect(performance.now() - began).toBeLessThan(STOP_MS);
+    for (const socket of silent) socket.destroy();
+  });
 });
+
+/** A connection on which `text` was sent; resolves when whatever is answered to it has come. */
+async function open(port: number, text: string): Promise<net.Socket> {
+  const socket = net.connect(port, '127.0.0.1');
+  socket.on('error', () => undefined);
+  await once(socket, 'connect');
+  socket.write(text);
+  if (text.startsWith(REQUEST)) await once(socket, 'data');
+  return socket;
+}
