@@ -31,6 +31,11 @@ export const HOUSEKEEPING_QUEUE = 'housekeeping';
 const LOCK_MS = 15_000;
 /** How often a worker looks for jobs whose backend is gone. */
 const STALLED_INTERVAL_MS = 5_000;
+/**
+ * Until a worker asks its queue again when that has failed; BullMQ's 15 s would come on top of those that a command takes to
+ * fail which went astray in a fail-over.
+ */
+const RETRY_MS = 1_000;
 
 /** Tunnels closed in one run, of each kind: bounded, so that a run ends before the next is due. */
 const CLOSE_BATCH = 100;
@@ -61,7 +66,11 @@ const INTERVAL_FACTORS: Partial<Record<Task, number>> = { 'forget-old-records': 
  * Ends what time has ended: server leases, tunnels that nobody connects or past their time to live, old records. One
  * scheduler for all backends; each run is of idempotent statements, so a run that is lost or doubled does no harm.
  */
-@Processor(HOUSEKEEPING_QUEUE, { lockDuration: LOCK_MS, stalledInterval: STALLED_INTERVAL_MS })
+@Processor(HOUSEKEEPING_QUEUE, {
+  lockDuration: LOCK_MS,
+  stalledInterval: STALLED_INTERVAL_MS,
+  runRetryDelay: RETRY_MS,
+})
 export class HousekeepingProcessor extends WorkerHost implements OnApplicationBootstrap, BeforeApplicationShutdown {
   private readonly trouble: QueueTrouble;
   private readonly schedules: Schedules;
