@@ -175,7 +175,8 @@ describe('a disabled server', () => {
       expect(String(await readExactly(visitor, 4))).toBe('ping');
       const gone = new Promise((resolve) => visitor.once('close', resolve).resume());
       expect((await patch('s1', { disabled: true }, as)).status).toBe(200);
-      expect(await client.over).toBe('tunnel closed: server disabled');
+      // by the order, or by a heartbeat that comes before it and knows the session as one that has been superseded
+      expect(await client.over).toMatch(/^tunnel closed: (server disabled|superseded)$/);
       await gone;
       await until(() => isRefused('127.0.4.72', tunnel.port), 'nobody listens at the public port');
       expect((await hello(platform.server, tunnel.token, tunnel.port)).answer).toEqual({
