@@ -57,7 +57,7 @@ export function createRedisClient(config: Config): RedisClient {
  * @param goOn whether to connect again when an attempt has failed; if not, commands that wait fail
  */
 export function createQueueClient(config: Config, goOn: () => boolean): RedisClient {
-  return createClient(
+  const client = createClient(
     config,
     {
       connectionName: 'bore-queue',
@@ -70,6 +70,25 @@ export function createQueueClient(config: Config, goOn: () => boolean): RedisCli
     JOBS_REDIRECTION_DELAY_MS,
     (attempt) => (goOn() ? backOff(attempt) : null),
   );
+  if (client instanceof Cluster) endConnects(client);
+  return client;
+}
+
+/**
+ * Makes every `connect()` end. ioredis 6.0.0 forgets its promise when the cluster that it has reached is down: it connects again by
+ * itself, and whoever waits (BullMQ's worker, which then takes no job any more) would wait for ever.
+ */
+function endConnects(client: Cluster): void {
+  const connect = client.connect.bind(client);
+  client.connect = () =>
+    new Promise((resolve, reject) => {
+      const onReady = (): void => resolve();
+      const onEnd = (): void => reject(new Error('Connection is closed.'));
+      client.once('ready', onReady).once('end', onEnd);
+      connect()
+        .finally(() => client.off('ready', onReady).off('end', onEnd))
+        .then(resolve, reject);
+    });
 }
 
 type UseOption =
