@@ -238,8 +238,9 @@ describe('the time that a login takes', () => {
         times[kind].push(performance.now() - began);
       }
     }
-    const median = (values: number[]) => values.toSorted((a, b) => a - b)[values.length / 2] ?? Number.NaN;
-    const ratio = median(times.unknown) / median(times.known);
+    // of the quarter that the machine disturbed least
+    const typical = (values: number[]) => values.toSorted((a, b) => a - b)[values.length / 4] ?? Number.NaN;
+    const ratio = typical(times.unknown) / typical(times.known);
     // without the same work it is a tenth
     expect(ratio).toBeGreaterThan(0.67);
     expect(ratio).toBeLessThan(1.5);
