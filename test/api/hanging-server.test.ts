@@ -12,9 +12,10 @@ const ROUNDS = 50;
 const SPARE_TUNNELS = 200;
 /** A request that waits for the server takes a hundred times as long as before. */
 const MEDIAN_RATIO_MAX = 2;
+const P95_RATIO_MAX = 3;
 /** A busy machine alone can make this of a few milliseconds; a third of a call's time. */
 const NOISE_MS = 500;
-/** The time limit of a call: what is answered in less has not waited for one that hangs. No request may take as long. */
+/** The time limit of a call: what is answered in less has not waited for one that hangs. */
 const CALL_MS = 1_500;
 /** A breaker is open for 5 s, its probe takes 1.5 s, and what is shown is a second old. */
 const PROBED_MS = 20_000;
@@ -94,6 +95,7 @@ function expectFlat(before: Map<string, number[]>, during: Map<string, number[]>
     const figures = `${kind}: ${taken.length} requests, median × ${ratio(0.5)}, p95 × ${ratio(0.95)}, longest ${longest.toFixed(0)} ms`;
     process.stdout.write(`${figures}\n`);
     expect(share(taken, 0.5), figures).toBeLessThan(Math.max(share(was, 0.5) * MEDIAN_RATIO_MAX, NOISE_MS));
+    expect(share(taken, 0.95), figures).toBeLessThan(Math.max(share(was, 0.95) * P95_RATIO_MAX, NOISE_MS));
     expect(longest, figures).toBeLessThan(CALL_MS);
   }
 }

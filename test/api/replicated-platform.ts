@@ -2,8 +2,11 @@ import { Api } from '../harness/api.js';
 import { type Backend, SECRETS, startBackend } from '../harness/backend.js';
 import { OwnPostgres } from '../harness/own-postgres.js';
 import { OwnReplica } from '../harness/own-replica.js';
+import { until } from '../harness/until.js';
 import { PlaneClient } from './plane-client.js';
 
+/** Several delays. */
+const LATE_MS = 15_000;
 const ADMIN = { ADMIN_EMAIL: 'admin@example.com', ADMIN_PASSWORD: 'correct horse battery' };
 
 /** An account with one tunnel, on the first backend. */
@@ -105,6 +108,19 @@ export class ReplicatedPlatform {
   /** What the replica shows is late by this, and never so late that it would be left out. */
   async delayReplica(delay: `${number}ms`): Promise<void> {
     await this.setDelay(`SET recovery_min_apply_delay = '${delay}'`);
+    // the process that replays hears of it some time later
+    await until(async () => (await this.replayLag()) >= parseInt(delay, 10), 'the replica is late', LATE_MS);
+  }
+
+  /** How long a commit takes to be seen on the replica, in ms. */
+  private async replayLag(): Promise<number> {
+    const began = performance.now();
+    await this.postgres.query(`SELECT pg_logical_emit_message(true, 'lag', '')`);
+    const [{ lsn } = {}] = await this.postgres.query('SELECT pg_current_wal_insert_lsn()::text AS lsn');
+    const isReplayed = async () =>
+      (await this.replica.query('SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn AS so', [lsn]))[0]?.['so'];
+    await until(isReplayed, 'a commit is replayed', LATE_MS);
+    return performance.now() - began;
   }
 
   async endDelay(): Promise<void> {
