@@ -19,6 +19,7 @@ step format prettier --check --log-level=warn .
 step lint npm run -s lint
 step build npm run -s build
 step types npm run -s types
+step licences npm run -s licences
 [ -z "$failed" ] || echo "check: failed before the tests:$failed" >&2
 sh scripts/test-packages.sh
 vitest run || failed="$failed tests"

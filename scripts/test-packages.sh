@@ -5,11 +5,17 @@ set -u
 PATH="$PATH:/usr/sbin"
 missing=
 # program:package
-for pair in ip:iproute2 mount:mount openssl:openssl redis-server:redis-server pgbouncer:pgbouncer faketime:faketime prometheus:prometheus; do
+for pair in ip:iproute2 mount:mount openssl:openssl redis-server:redis-server pgbouncer:pgbouncer faketime:faketime prometheus:prometheus \
+  amtool:prometheus-alertmanager prometheus-postgres-exporter:prometheus-postgres-exporter \
+  prometheus-redis-exporter:prometheus-redis-exporter prometheus-nginx-exporter:prometheus-nginx-exporter \
+  prometheus-node-exporter:prometheus-node-exporter prometheus-blackbox-exporter:prometheus-blackbox-exporter \
+  systemd-analyze:systemd strace:strace docker-compose:docker-compose jq:jq curl:curl; do
   command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
 done
 # nginx passes TCP on with a module only
 [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || missing="$missing nginx libnginx-mod-stream"
+# pg_dump, pg_basebackup and a server of their version: the PostgreSQL of npm has no such tools
+ls /usr/lib/postgresql/*/bin/pg_basebackup >/dev/null 2>&1 || missing="$missing postgresql"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
   echo "installing for the tests:$missing"

@@ -8,6 +8,7 @@ import { EventsModule } from './events/events.module.js';
 import { HealthModule } from './health/health.module.js';
 import { JobsModule } from './jobs/jobs.module.js';
 import { MetricsModule } from './metrics/metrics.module.js';
+import { NotificationsModule } from './notifications/notifications.module.js';
 import { ConfigModule } from './platform/config/config.module.js';
 import { DatabaseModule } from './platform/database/database.module.js';
 import { LifecycleModule } from './platform/http/lifecycle.js';
@@ -36,6 +37,7 @@ import { TunnelsModule } from './tunnels/tunnels.module.js';
     ServersModule,
     CapacityModule,
     TunnelsModule,
+    NotificationsModule,
     JobsModule,
     MetricsModule,
     HealthModule,

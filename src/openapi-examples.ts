@@ -102,7 +102,7 @@ const figures = { bytesIn: 1_048_576, bytesOut: 73_400_320, connections: 310 };
 export const EXAMPLES = new Map<string, unknown>();
 
 /** Names a schema and gives an example of what it takes or shows. */
-function document<T extends z.ZodType>(id: string, schema: T, example: z.input<T>): void {
+export function document<T extends z.ZodType>(id: string, schema: T, example: z.input<T>): void {
   // not among Zod's own metadata: that of a schema with a transformation is left out of what a request may be
   z.globalRegistry.add(schema, { ...z.globalRegistry.get(schema), id });
   EXAMPLES.set(id, example);

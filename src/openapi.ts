@@ -2,6 +2,8 @@ import type { INestApplication } from '@nestjs/common';
 import { DocumentBuilder, SwaggerModule, type OpenAPIObject } from '@nestjs/swagger';
 import { z } from 'zod';
 
+import './openapi-health-examples.js';
+import './openapi-notification-examples.js';
 import { EXAMPLES } from './openapi-examples.js';
 import { documentErrors } from './platform/http/error-responses.js';
 import { Problem } from './platform/http/problem.filter.js';

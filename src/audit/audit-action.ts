@@ -29,6 +29,8 @@ export const AuditAction = z.enum([
   'tunnel.relocated',
   'port.released',
   'circuit_breakers.reset',
+  'notifications.tested',
   'evidence.exported',
+  'log_level.changed',
 ]);
 export type AuditAction = z.infer<typeof AuditAction>;

@@ -2,6 +2,7 @@ import { Injectable } from '@nestjs/common';
 
 import { Database } from '../platform/database/database.js';
 import { Prisma } from '../platform/database/generated/client.js';
+import { addressOf } from '../platform/http/request-address.js';
 import { currentRequest } from '../platform/http/request-context.js';
 import type { AuditAction } from './audit-action.js';
 
@@ -40,7 +41,7 @@ export function auditInsert(event: AuditEvent, from?: Prisma.Sql): Prisma.Sql {
   return Prisma.sql`
     INSERT INTO audit_log (action, actor_id, api_key_id, target_type, target_id, user_id, client_address, user_agent, request_id, details)
     SELECT ${event.action}, ${actor}::uuid, ${caller?.apiKeyId ?? null}::text, ${event.target?.type ?? null}::text,
-      ${event.target?.id ?? null}::text, ${event.userId ?? actor}::uuid, ${request?.ip ?? null}::text,
+      ${event.target?.id ?? null}::text, ${event.userId ?? actor}::uuid, ${addressOf(request?.ip)}::text,
       ${request?.headers['user-agent']?.slice(0, USER_AGENT_CHARS_MAX) ?? null}::text, ${request?.id ?? null}::text,
       ${details instanceof Prisma.Sql ? details : JSON.stringify(details)}::jsonb ${source}`;
 }

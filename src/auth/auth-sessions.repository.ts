@@ -7,6 +7,7 @@ import { CONFIG, type Config } from '../platform/config/config.js';
 import { Database } from '../platform/database/database.js';
 import { Prisma } from '../platform/database/generated/client.js';
 import { ReadFence } from '../platform/database/read-fence.js';
+import { addressOf } from '../platform/http/request-address.js';
 import { currentRequest } from '../platform/http/request-context.js';
 import { UserView } from '../users/user.js';
 import { hashRefreshToken } from './refresh-token.js';
@@ -96,7 +97,7 @@ export class AuthSessionsRepository {
         WITH begun AS (
           INSERT INTO auth_sessions (id, user_id, expires_at, client_address, user_agent)
           SELECT ${uuidv7()}::uuid, id, now() + make_interval(days => ${this.config.SESSION_DAYS}::int),
-            ${request?.ip ?? null}::text, ${userAgent}::text
+            ${addressOf(request?.ip)}::text, ${userAgent}::text
           FROM users WHERE id = ${userId}::uuid AND password_hash = ${passwordHash} AND suspended_at IS NULL
           RETURNING id, user_id
         ), issued AS (

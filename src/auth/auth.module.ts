@@ -46,6 +46,6 @@ import { TokenCallers } from './token-callers.js';
     { provide: APP_GUARD, useClass: AccessGuard },
     { provide: Callers, useClass: TokenCallers },
   ],
-  exports: [AuthRetentionRepository, Callers],
+  exports: [AuthRetentionRepository, AuthService, Callers, PasswordHasher],
 })
 export class AuthModule {}

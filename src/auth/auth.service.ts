@@ -1,3 +1,5 @@
+import { EventEmitter } from 'node:events';
+
 import { Injectable } from '@nestjs/common';
 
 import { type AuditEvent, AuditLogRepository } from '../audit/audit-log.repository.js';
@@ -13,9 +15,16 @@ import { PasswordHasher } from './password-hasher.js';
 import { refuseWeakPassword } from './passwords.service.js';
 import { newRefreshToken } from './refresh-token.js';
 
+/** What an attempt to log in came to. */
+export const LOGIN_OUTCOMES = ['succeeded', 'refused', 'suspended', 'limited', 'failed'] as const;
+export type LoginOutcome = (typeof LOGIN_OUTCOMES)[number];
+
 /** Signs accounts up and in. */
 @Injectable()
 export class AuthService {
+  /** Tells of each attempt to log in. */
+  readonly logins = new EventEmitter<{ attempted: [LoginOutcome] }>();
+
   constructor(
     private readonly audit: AuditLogRepository,
     private readonly users: UsersRepository,
@@ -38,8 +47,15 @@ export class AuthService {
    * @param ip of the caller
    * @throws PlatformError INVALID_CREDENTIALS, TOO_MANY_REQUESTS, or ACCOUNT_SUSPENDED to who knows the password.
    */
-  login(request: LoginRequest, ip: string): Promise<TokenPair> {
-    return this.attempts.watch(request.email, ip, () => this.checkPassword(request));
+  async login(request: LoginRequest, ip: string): Promise<TokenPair> {
+    try {
+      const tokens = await this.attempts.watch(request.email, ip, () => this.checkPassword(request));
+      this.logins.emit('attempted', 'succeeded');
+      return tokens;
+    } catch (error) {
+      this.logins.emit('attempted', outcomeOf(error));
+      throw error;
+    }
   }
 
   private async checkPassword({ email, password }: LoginRequest): Promise<TokenPair> {
@@ -83,6 +99,19 @@ export class AuthService {
       expiresIn: this.accessTokens.lifeSeconds,
       user,
     };
+  }
+}
+
+function outcomeOf(error: unknown): LoginOutcome {
+  switch (error instanceof PlatformError ? error.code : undefined) {
+    case 'INVALID_CREDENTIALS':
+      return 'refused';
+    case 'ACCOUNT_SUSPENDED':
+      return 'suspended';
+    case 'TOO_MANY_REQUESTS':
+      return 'limited';
+    default:
+      return 'failed';
   }
 }
 

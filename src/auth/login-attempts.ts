@@ -51,7 +51,10 @@ export class LoginAttempts {
     const windows = (await this.counters.isMarked(familiar)) ? own : [...own, others];
 
     const taken = await this.counters.take(windows);
-    if (!taken.granted) throw new PlatformError('TOO_MANY_REQUESTS', { retryAfter: retryAfterOf(taken) });
+    if (!taken.granted) {
+      this.counters.refusals.emit('refused', 'account');
+      throw new PlatformError('TOO_MANY_REQUESTS', { retryAfter: retryAfterOf(taken) });
+    }
     try {
       const result = await check();
       await Promise.all([

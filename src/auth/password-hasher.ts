@@ -22,6 +22,11 @@ export class PasswordHasher {
   /** Of no password: what an unknown account is checked against, so that it takes as long as a known one. */
   private readonly decoy = hash('', ARGON2);
 
+  /** Hashes under way, and waiting. */
+  get load(): { readonly running: number; readonly waiting: number } {
+    return { running: this.queue.activeCount, waiting: this.queue.pendingCount };
+  }
+
   /** @throws PlatformError UNAVAILABLE when too many wait already. */
   hash(password: string): Promise<string> {
     return this.enqueue(() => hash(normalForm(password), ARGON2));

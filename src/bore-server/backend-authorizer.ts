@@ -5,7 +5,7 @@ import type { Grant } from '../protocol/plane-api.js';
 import { type Applicant, type Authorizer, TunnelElsewhere } from './authorizer.js';
 import { type BackendClient, BackendUnavailable, PlaneRefusal } from './backend-client.js';
 import type { Grants } from './grants.js';
-import { Refusal, Rejection } from './handshake.js';
+import { Refusal, Rejection, Unanswered } from './handshake.js';
 import { AUTHORIZE_MS, FAILED_SEARCHES_MAX, FAILURE_WINDOW_MS, LOCATE_MS } from './limits.js';
 import { FailuresBySource, sourceOf } from './sources.js';
 
@@ -65,13 +65,13 @@ export class BackendAuthorizer implements Authorizer {
         'a client could not be authorised by the control plane',
       );
       if (kept) return kept;
-      throw new Refusal(CANNOT_AUTHORISE, { cause });
+      throw new Unanswered(CANNOT_AUTHORISE, { cause });
     }
   }
 
   /**
    * Named no port, and is no client of ours: perhaps it is one of another server of our name.
-   * @throws TunnelElsewhere, Refusal
+   * @throws TunnelElsewhere, Refusal, Unanswered
    */
   private async searchElsewhere({ challenge, tag, address }: Applicant): Promise<void> {
     const source = sourceOf(address);
@@ -81,7 +81,7 @@ export class BackendAuthorizer implements Authorizer {
     try {
       ({ port } = await this.backend.locate({ serverId, instanceId, challenge, tag }, LOCATE_MS));
     } catch (cause) {
-      if (!(cause instanceof PlaneRefusal)) throw new Refusal(CANNOT_AUTHORISE, { cause });
+      if (!(cause instanceof PlaneRefusal)) throw new Unanswered(CANNOT_AUTHORISE, { cause });
       this.failedSearches.add(source);
       if (cause.code !== 'PORT_REQUIRED') return;
       throw new Refusal('too many tunnels to search by secret alone, name the port', { cause });

@@ -7,6 +7,7 @@ import { closing, Fences, isBehind, isOlder, sessionEndOf } from './fences.js';
 import { ConnectionEnded, type FrameConnection } from './frame-connection.js';
 import { keptOf, LoadMeter, sessionsOf } from './heartbeat.js';
 import { type Greeting, Refusal, Rejection } from './handshake.js';
+import type { ServerFigures } from './metrics.js';
 import { PublicPort } from './public-port.js';
 import { Quiet } from './quiet.js';
 import { STREAMS_SURVIVE, visitorsEnd } from './session-end.js';
@@ -25,15 +26,21 @@ export class BoreServer {
   private readonly fences = new Fences();
   private readonly load = new LoadMeter();
   private isStopping = false;
+  /** Clients about whom the control plane is being asked, by their number, the oldest first. */
+  private readonly asked = new Set<number>();
+  private lastAsked = 0;
+  /** Sessions that the last heartbeat called superseded while somebody was asked about; by whom it may have been, at most. */
+  private doubted: ReadonlyMap<string, number> = new Map();
   private readonly quiet = new Quiet(() => this.visitors.count === 0);
 
   constructor(private readonly context: BoreServerContext) {
     this.visitors = new Visitors({ ...context, onLeave: (tunnel) => this.onVisitorLeft(tunnel) });
-    context.metrics.observe(() => ({
-      connections: this.visitors.count,
-      tunnels: this.ports.size,
-      bytes: this.visitors.bytes,
-    }));
+  }
+
+  /** What of it metrics show. */
+  get figures(): Pick<ServerFigures, 'connections' | 'visitorsPending' | 'sessions' | 'bytes'> {
+    const { count, pending, bytes } = this.visitors;
+    return { connections: count, visitorsPending: pending, sessions: this.ports.size, bytes };
   }
 
   /** @throws Refusal, ConnectionEnded */
@@ -100,12 +107,21 @@ export class BoreServer {
 
   obey({ close, fences, update }: Pick<HeartbeatResponse, 'close' | 'fences' | 'update'>): void {
     for (const fence of fences) this.fence(fence);
+    const doubted = new Map<string, number>();
+    const [oldestAsked = Infinity] = this.asked;
     for (const { tunnelId, sessionId, reason } of close) {
       const session = this.tunnels.get(tunnelId)?.session;
       if (session?.ref.sessionId !== sessionId) continue;
+      // by a client whose grant is perhaps on its way here: it takes over, with the visitors. Else a later heartbeat says it again
+      const by = this.doubted.get(sessionId) ?? this.lastAsked;
+      if (reason === 'superseded' && oldestAsked <= by) {
+        doubted.set(sessionId, by);
+        continue;
+      }
       this.context.onFence(closing(tunnelId, reason));
       session.end('ordered', `tunnel closed: ${reason}`);
     }
+    this.doubted = doubted;
     for (const { tunnelId, settings } of update) this.updateTunnel(tunnelId, settings);
   }
 
@@ -139,7 +155,9 @@ export class BoreServer {
     if (this.isStopping) throw new Refusal('server is stopping');
     const { socket } = connection;
     const askedAt = performance.now();
-    const grant = await authorizer.authorize(wish);
+    const number = ++this.lastAsked;
+    this.asked.add(number);
+    const grant = await authorizer.authorize(wish).finally(() => this.asked.delete(number));
     if (this.isStopping) throw new Refusal('server is stopping');
     // it left while it was asked about: its end has been heard, and would be heard by nobody again
     if (socket.destroyed || socket.readableEnded) throw new ConnectionEnded('the client left');
@@ -173,6 +191,8 @@ export class BoreServer {
     connection.detach();
     this.visitors.enforcePolicy(tunnel);
     await this.begin(tunnel, session, port, wish.address);
+    if (!session.isOver)
+      this.context.metrics.handshakeSeconds.observe((performance.now() - connection.openedAt) / 1000);
   }
 
   private async begin(tunnel: Tunnel, session: TunnelSession, port: PublicPort, clientAddress: string): Promise<void> {

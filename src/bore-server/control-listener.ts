@@ -4,7 +4,7 @@ import type { Logger } from 'pino';
 
 import { FrameError } from '../protocol/frames.js';
 import { ConnectionEnded, FrameConnection } from './frame-connection.js';
-import { greet, type Greeting, Refusal, Rejection } from './handshake.js';
+import { greet, type Greeting, Refusal, Rejection, Unanswered } from './handshake.js';
 import { FAILURE_WINDOW_MS, HANDSHAKE_MS, KEEPALIVE_MS, LAST_WORDS_MS, type Limits, SILENCE_MS } from './limits.js';
 import { Handshakes } from './handshakes.js';
 import type { Metrics } from './metrics.js';
@@ -42,6 +42,11 @@ export class ControlListener {
     const { limits, logger } = context;
     this.failures = new FailuresBySource(limits.failuresBeforeBan, FAILURE_WINDOW_MS, limits.banSeconds * 1000);
     this.server.on('error', (err) => logger.error({ err }, 'control port failed'));
+  }
+
+  /** Connections in their handshake now. */
+  get handshakesOpen(): number {
+    return this.handshakes.count;
   }
 
   /** Resolves with the port. */
@@ -140,7 +145,7 @@ export class ControlListener {
     const { metrics, logger } = this.context;
     if (error instanceof ConnectionEnded) return undefined;
     if (error instanceof Refusal || error instanceof FrameError) {
-      metrics.handshakes.inc({ outcome: error instanceof Refusal ? 'refused' : 'invalid' });
+      metrics.handshakes.inc({ outcome: outcomeOf(error) });
       logger.info({ clientAddress: address, text: error.message }, 'client refused');
       if (error instanceof Rejection || error instanceof FrameError) this.countFailure(address);
       return error.message;
@@ -159,4 +164,10 @@ export class ControlListener {
     this.context.metrics.handshakes.inc({ outcome });
     socket.resetAndDestroy();
   }
+}
+
+/** As metrics count it: who is refused for a fault of ours is no client's mistake. */
+function outcomeOf(error: Refusal | FrameError): string {
+  if (error instanceof FrameError) return 'invalid';
+  return error instanceof Unanswered ? 'failed' : 'refused';
 }

@@ -13,6 +13,8 @@ export class ConnectionEnded extends Error {
  * is buffered, and what follows the last frame can be handed on.
  */
 export class FrameConnection {
+  /** When it came to us, as `performance.now()` counts. */
+  readonly openedAt = performance.now();
   private readonly reader: FrameReader;
   private waiting: { resolve: (frame: string) => void; reject: (error: Error) => void } | undefined;
   private ended: Error | undefined;

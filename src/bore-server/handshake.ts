@@ -17,6 +17,9 @@ export class Refusal extends Error {
 /** A client is refused because it could not prove who it is: whoever makes many of these guesses. */
 export class Rejection extends Refusal {}
 
+/** A client is refused because nobody could be asked whether it may: the fault is on our side. */
+export class Unanswered extends Refusal {}
+
 /**
  * Challenges a client and hears its answer and its wish, which it sends together (src/protocol/messages.ts).
  * @throws Refusal, FrameError, ConnectionEnded

@@ -5,6 +5,10 @@ export class Handshakes {
   private readonly sockets = new Map<Socket, string>();
   private readonly bySource = new Map<string, Set<Socket>>();
 
+  get count(): number {
+    return this.sockets.size;
+  }
+
   /** How many of a source there are. */
   of(source: string): number {
     return this.bySource.get(source)?.size ?? 0;

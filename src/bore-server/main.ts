@@ -1,56 +1,35 @@
 #!/usr/bin/env node
-import { type Logger, pino } from 'pino';
-
+import { createJsonLines } from '../logging/json-lines.js';
+import { buildVersion } from '../protocol/build-version.js';
 import { randomUuid } from '../protocol/challenge.js';
+import { startTracing, type Tracing } from '../tracing/start-tracing.js';
+import { TracingSettingsError } from '../tracing/tracing-settings.js';
 import { AdminSurface } from './admin-surface.js';
 import type { Authorizer } from './authorizer.js';
 import { BackendAuthorizer } from './backend-authorizer.js';
-import { BackendClient } from './backend-client.js';
 import { BoreServer } from './bore-server.js';
 import { ControlListener } from './control-listener.js';
 import { withinDescriptors } from './descriptors.js';
 import { Domain } from './domain.js';
 import { closing } from './fences.js';
 import type { FrameConnection } from './frame-connection.js';
-import { Grants } from './grants.js';
 import { type Greeting } from './handshake.js';
-import { KnownPeers } from './known-peers.js';
 import { EXPIRY_CHECK_MS, EXPIRY_GRACE_MS } from './limits.js';
+import { listening } from './listening.js';
 import { Metrics } from './metrics.js';
 import { Networks } from './networks.js';
-import { type BackendMode, type Options, OptionsError, readOptions } from './options.js';
+import { type Options, OptionsError, readOptions } from './options.js';
+import { openPlane } from './plane.js';
 import { registrationOf } from './registration.js';
 import { Reporter } from './reporter.js';
 import { SharedSecretAuthorizer } from './shared-secret-authorizer.js';
-import { StateFile } from './state-file.js';
-import { UsageBook } from './usage-book.js';
 
 /** A disk that takes longer to keep what is not reported yet does not keep a process that is told to end now. */
 const SAVE_TIMEOUT_MS = 1_000;
 
-/** What only a server with a control plane has. */
-interface Plane {
-  readonly identity: BackendMode & { readonly instanceId: string };
-  readonly client: BackendClient;
-  readonly grants: Grants;
-  readonly book: UsageBook;
-  readonly peers: KnownPeers;
-  /** None when another process has it, or nothing can be kept there. */
-  readonly stateFile: StateFile | undefined;
-}
-
-async function start(options: Options): Promise<void> {
-  // whoever read the log is gone: we go on without. Pino's own destination would try for ever at the next fatal line
-  process.stdout.on('error', () => undefined);
-  const logger = pino(
-    {
-      level: options.logLevel,
-      base: { service: 'bore-server', pid: process.pid },
-      formatters: { level: (label) => ({ level: label }) },
-      timestamp: pino.stdTimeFunctions.isoTime,
-    },
-    process.stdout,
-  );
+async function start(options: Options, tracing: Tracing | undefined): Promise<void> {
+  const logger = createJsonLines('bore-server', options.logLevel, tracing?.idsOfSpan);
+  tracing?.reportTo(logger);
   const metrics = new Metrics();
   const { peerPort, peerBindAddr } = options;
   const wanted = peerPort === undefined ? { ...options.limits, maxForwarded: 0 } : options.limits;
@@ -81,16 +60,22 @@ async function start(options: Options): Promise<void> {
         onRefused: ({ code }) => (code === 'SERVER_SUPERSEDED' ? superseded() : reporter?.registerAgain()),
       })
     : new SharedSecretAuthorizer(options.access.secret ?? '', options.portRange, (port) => server.isPortTaken(port));
-  const admin = new AdminSurface(plane?.identity.apiKeys ?? [], metrics, {
-    isReady: () => !stopping && !ownDrain && (reporter?.isRegistered ?? true),
-    closeTunnel: (tunnelId, reason) => server.fence(closing(tunnelId, reason)),
-    fenceTunnel: (fence) => server.fence(fence),
-    updateTunnel: (tunnelId, settings) => server.updateTunnel(tunnelId, settings),
-    setDraining: (draining) => {
-      ownDrain = draining;
-      reporter?.setDraining(draining);
+  const admin = new AdminSurface(
+    plane?.identity.apiKeys ?? [],
+    metrics,
+    options.metricsToken,
+    {
+      isReady: () => !stopping && !ownDrain && (reporter?.isRegistered ?? true),
+      closeTunnel: (tunnelId, reason) => server.fence(closing(tunnelId, reason)),
+      fenceTunnel: (fence) => server.fence(fence),
+      updateTunnel: (tunnelId, settings) => server.updateTunnel(tunnelId, settings),
+      setDraining: (draining) => {
+        ownDrain = draining;
+        reporter?.setDraining(draining);
+      },
     },
-  });
+    logger,
+  );
   const serve = (greeting: Greeting, address: string, connection: FrameConnection): Promise<void> =>
     server.onGreeting(greeting, address, connection, authorizer);
   const { portRange: range } = options;
@@ -117,6 +102,20 @@ async function start(options: Options): Promise<void> {
     hasSessionFrom: (source) => server.hasSessionFrom(source),
   });
 
+  const ports = range.max - range.min + 1;
+  metrics.observe(() => ({
+    ...server.figures,
+    sessionsMax: Math.min(ports, reporter?.maxSessions ?? ports),
+    handshakesOpen: control.handshakesOpen,
+    draining: stopping || ownDrain || (reporter?.isDraining ?? false),
+  }));
+  if (plane)
+    metrics.observePlane(() => {
+      const { count, ageSeconds } = plane.book.waiting;
+      const { up, answerAgeSeconds } = reporter?.contact ?? { up: false, answerAgeSeconds: 0 };
+      return { up, answerAgeSeconds, reportAgeSeconds: ageSeconds, reportsPending: count };
+    });
+
   /** First: lets streams finish. Again, or when told so: at once. */
   const stop = async (exitCode: number, graceMs: number): Promise<void> => {
     if (stopping) {
@@ -136,6 +135,7 @@ async function start(options: Options): Promise<void> {
     await reporter?.stop();
     await plane?.stateFile?.save();
     admin.close();
+    await tracing?.stop();
     logger.info('stopped');
     process.exit(exitCode);
   };
@@ -175,6 +175,8 @@ async function start(options: Options): Promise<void> {
           const ended = new Set([...orders.close, ...orders.fences].map(({ tunnelId }) => tunnelId));
           grants.confirm(new Set(sessions.flatMap(({ tunnelId }) => (ended.has(tunnelId) ? [] : [tunnelId]))));
           server.obey(orders);
+          const level = orders.logLevel ?? options.logLevel;
+          if (logger.level !== level) logger.level = level;
         },
         superseded,
       },
@@ -189,55 +191,16 @@ async function start(options: Options): Promise<void> {
   logger.info({ controlPort, adminPort, peerPort: boundPeerPort, portRange: options.portRange }, 'listening');
 }
 
-/** What was kept by the process before, and where to keep more. */
-async function openPlane(options: Options, backend: BackendMode, metrics: Metrics, logger: Logger): Promise<Plane> {
-  const { serverId, apiKeys, url } = backend;
-  const file: StateFile = new StateFile(
-    options.dataDir,
-    serverId,
-    apiKeys,
-    logger,
-    () => ({ grants: grants.kept(), book: book.state(), peers: peers.kept() }),
-    () => metrics.stateSaveFailures.inc(),
-  );
-  const isOurs = await file.lock().catch((err: unknown) => {
-    logger.error({ err, folder: options.dataDir }, 'nothing can be kept on disk');
-    return false;
-  });
-  if (!isOurs) logger.warn({ folder: options.dataDir }, 'works without a state file: another process may have it');
-  const stateFile = isOurs ? file : undefined;
-  const state = await stateFile?.load();
-  const grants: Grants = new Grants(state?.grants ?? [], options.limits.grantTtlSeconds * 1000, () =>
-    stateFile?.saveSoon(),
-  );
-  const peers: KnownPeers = new KnownPeers(state?.peers, () => stateFile?.saveSoon());
-  const book: UsageBook = new UsageBook(state?.book, () => metrics.recordsLost.inc());
-  return {
-    identity: { ...backend, instanceId: randomUuid() },
-    client: new BackendClient(url, apiKeys[0] ?? ''),
-    grants,
-    book,
-    peers,
-    stateFile,
-  };
-}
-
-/** @throws OptionsError when the port is taken or not ours to take */
-async function listening(port: Promise<number>, wanted: number): Promise<number> {
-  try {
-    return await port;
-  } catch (error) {
-    const code = error instanceof Error && 'code' in error ? error.code : undefined;
-    if (code === 'EADDRINUSE') throw new OptionsError(`port ${wanted} is taken by another process`);
-    if (code === 'EACCES') throw new OptionsError(`port ${wanted} may not be opened by this user`);
-    throw error;
-  }
-}
-
 try {
-  await start(readOptions(process.argv.slice(2)));
+  const options = readOptions(process.argv.slice(2));
+  const service = {
+    name: 'bore-server',
+    version: buildVersion(),
+    instanceId: options.access.backend?.serverId ?? randomUuid(),
+  };
+  await start(options, await startTracing(process.env, service));
 } catch (error) {
-  if (!(error instanceof OptionsError)) throw error;
+  if (!(error instanceof OptionsError) && !(error instanceof TracingSettingsError)) throw error;
   process.stderr.write(`bore-server could not start: ${error.message}\n`);
   process.exit(1);
 }

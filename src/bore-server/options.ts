@@ -2,21 +2,12 @@ import { Command, Option } from 'commander';
 import { z } from 'zod';
 
 import { CONTROL_PORT } from '../protocol/frames.js';
-import { HostName, ListenPort, Location, ServerId } from '../protocol/plane-api.js';
+import { HostName, Location, ServerId } from '../protocol/plane-api.js';
 import { Cidr } from '../protocol/tunnel-settings.js';
 import { Limits } from './limits.js';
+import { Ordinal, PortRange, shareOf } from './port-range.js';
 
 const port = z.coerce.number().int().min(0).max(65_535);
-
-const PortRange = z
-  .string()
-  .regex(/^\d{1,5}[:-]\d{1,5}$/, 'must look like 10000:20000')
-  .transform((text) => {
-    const [min, max] = text.split(/[:-]/).map(Number);
-    return { min, max };
-  })
-  .pipe(z.object({ min: ListenPort, max: ListenPort }))
-  .refine(({ min, max }) => min <= max, 'must not begin above its end');
 
 const Flags = z.object({
   backendUrl: z.url({ protocol: /^https?$/ }).optional(),
@@ -33,6 +24,8 @@ const Flags = z.object({
   serverId: ServerId.optional(),
   secret: z.string().min(1, 'must not be empty').optional(),
   portRange: PortRange,
+  portsPerServer: z.coerce.number().int().min(1).max(65_535).optional(),
+  ordinal: Ordinal.optional(),
   host: HostName.optional(),
   location: Location.optional(),
   maxTunnels: z.coerce.number().int().min(1).max(65_535).optional(),
@@ -43,6 +36,7 @@ const Flags = z.object({
   adminPort: port,
   adminBindAddr: z.union([z.ipv4(), z.ipv6()], 'must be an IP address'),
   adminUrl: z.url({ protocol: /^https?$/ }).optional(),
+  metricsToken: z.string().min(32, 'must have at least 32 characters').optional(),
   peerPort: port.optional(),
   peerHost: HostName.optional(),
   peerBindAddr: z.union([z.ipv4(), z.ipv6()], 'must be an IP address'),
@@ -71,7 +65,7 @@ export interface BackendMode {
 /** What the flags and the environment say, parsed. */
 export interface Options extends Omit<
   z.output<typeof Flags>,
-  'backendUrl' | 'backendApiKey' | 'serverId' | 'secret' | 'bindTunnels' | 'dataDir'
+  'backendUrl' | 'backendApiKey' | 'serverId' | 'secret' | 'portsPerServer' | 'ordinal' | 'bindTunnels' | 'dataDir'
 > {
   readonly bindTunnels: string;
   /** Where the state file is kept. */
@@ -107,6 +101,20 @@ export function readOptions(argv: readonly string[]): Options {
     .addOption(flag('--server-id <id>', 'this server’s id at the control plane', 'BORE_SERVER_ID'))
     .addOption(flag('--secret <secret>', 'stand-alone: no control plane, one secret for every client', 'BORE_SECRET'))
     .addOption(flag('--port-range <min:max>', 'public ports, both inclusive', 'BORE_PORT_RANGE').default('10000:20000'))
+    .addOption(
+      flag(
+        '--ports-per-server <n>',
+        'the range is shared: each server has so many ports of it, in the order of their ordinals',
+        'BORE_PORTS_PER_SERVER',
+      ),
+    )
+    .addOption(
+      flag(
+        '--ordinal <n>',
+        'this server’s place among those that share the range, from 0, or a name that ends in it',
+        'BORE_ORDINAL',
+      ),
+    )
     .addOption(flag('--host <name>', 'public name, as clients will type it', 'BORE_HOST'))
     .addOption(flag('--location <name>', 'region or site', 'BORE_LOCATION'))
     .addOption(flag('--max-tunnels <n>', 'tunnels at once', 'BORE_MAX_TUNNELS'))
@@ -124,6 +132,13 @@ export function readOptions(argv: readonly string[]): Options {
     .addOption(flag('--admin-bind-addr <ip>', 'address for these', 'BORE_ADMIN_BIND_ADDR').default('0.0.0.0'))
     .addOption(
       flag('--admin-url <url>', 'where backends reach them (default: http://<host>:<admin port>)', 'BORE_ADMIN_URL'),
+    )
+    .addOption(
+      flag(
+        '--metrics-token <token>',
+        'who may see metrics (default: everybody who can reach them); better given as the variable',
+        'BORE_METRICS_TOKEN',
+      ),
     )
     .addOption(
       flag(
@@ -159,11 +174,17 @@ export function readOptions(argv: readonly string[]): Options {
   }
   command.parse([...argv], { from: 'user' });
 
-  const { backendUrl, backendApiKey, serverId, secret, bindTunnels, dataDir, ...rest } = check(Flags, command);
+  const { backendUrl, backendApiKey, serverId, secret, portsPerServer, ordinal, bindTunnels, dataDir, ...rest } = check(
+    Flags,
+    command,
+  );
   if (rest.peerPort !== undefined && (secret !== undefined || rest.peerHost === undefined))
     throw new OptionsError('--peer-port needs --peer-host, and a control plane to tell other servers of it');
+  const portRange = shareOf(rest.portRange, portsPerServer, ordinal);
+  if (typeof portRange === 'string') throw new OptionsError(portRange);
   return {
     ...rest,
+    portRange,
     bindTunnels: bindTunnels ?? rest.bindAddr,
     dataDir: dataDir ?? process.cwd(),
     limits: check(Limits, command),

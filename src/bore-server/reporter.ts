@@ -50,6 +50,9 @@ export class Reporter {
   private stopping = false;
   private draining = false;
   private failing = false;
+  /** Of a registration or heartbeat, as `performance.now()` counts. */
+  private answeredAt = performance.now();
+  private sessionsMax: number | undefined;
   /** Something is to be said before the next heartbeat is due. */
   private nudged = false;
   private shortenPause: (toMs: number) => void = () => undefined;
@@ -67,6 +70,24 @@ export class Reporter {
   /** Whether the control plane knows this process. */
   get isRegistered(): boolean {
     return this.registered;
+  }
+
+  /** Whether the control plane answered what it was told last, and how long ago it last answered anything. */
+  get contact(): { readonly up: boolean; readonly answerAgeSeconds: number } {
+    return {
+      up: this.registered && !this.failing,
+      answerAgeSeconds: (performance.now() - this.answeredAt) / 1000,
+    };
+  }
+
+  /** How many tunnels the server may carry, as the control plane said when it registered. */
+  get maxSessions(): number | undefined {
+    return this.sessionsMax;
+  }
+
+  /** Whether the server has said that it wants no new tunnels. */
+  get isDraining(): boolean {
+    return this.draining;
   }
 
   start(): void {
@@ -119,10 +140,14 @@ export class Reporter {
     while (!this.stopping) {
       let pauseMs: number;
       try {
-        if (this.registered) await this.heartbeat(CALL_TIMEOUT_MS);
+        const isKnown = this.registered;
+        if (isKnown) await this.heartbeat(CALL_TIMEOUT_MS);
         else await this.register();
         failures = 0;
-        pauseMs = this.intervalMs;
+        this.answeredAt = performance.now();
+        // what it carries is said at once: a database that was restored knows of older sessions, and until it hears of these a client that
+        // comes back would look older than the one it takes over from
+        pauseMs = isKnown ? this.intervalMs : 0;
       } catch (err) {
         if (err instanceof PlaneRefusal) this.onRefusal(err);
         else this.logger[failures === 0 ? 'warn' : 'debug']({ err, failures }, 'the control plane does not answer');
@@ -152,6 +177,7 @@ export class Reporter {
     if (peers) this.reported.onPeers(peers);
     this.intervalMs = heartbeatIntervalMs;
     this.registered = true;
+    this.sessionsMax = maxTunnels;
     this.logger.info({ serverId: this.registration.serverId, maxTunnels }, 'registered');
   }
 

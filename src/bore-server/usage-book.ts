@@ -30,6 +30,13 @@ export class UsageBook {
   private readonly usage = new Map<string, { bytesIn: number; bytesOut: number; connections: number }>();
   private records: ConnectionRecord[];
 
+  /**
+   * When the oldest of what is not acknowledged came in, as `performance.now()` counts: of the report under way, and of what has
+   * happened since it was made. What a process before us has left is as old as we are.
+   */
+  private pendingSince: number | undefined;
+  private openSince: number | undefined;
+
   /** @param onRecordLost called for each record that was given up */
   constructor(
     state: UsageBookState | undefined,
@@ -40,6 +47,18 @@ export class UsageBook {
     this.pending = state?.pending;
     this.records = state?.records ?? [];
     for (const { tunnelId, ...counts } of state?.usage ?? []) this.usage.set(tunnelId, counts);
+    if (this.pending) this.pendingSince = performance.now();
+    if (this.usage.size > 0 || this.records.length > 0) this.openSince = performance.now();
+  }
+
+  /** How much is not acknowledged (records, and tunnels with usage), and how old the oldest of it is; 0: there is none. */
+  get waiting(): { readonly count: number; readonly ageSeconds: number } {
+    const { usage = [], connections = [] } = this.pending ?? {};
+    const since = this.pendingSince ?? this.openSince;
+    return {
+      count: usage.length + connections.length + this.usage.size + this.records.length,
+      ageSeconds: since === undefined ? 0 : (performance.now() - since) / 1000,
+    };
   }
 
   /** Called when {@link isPressing} becomes true. */
@@ -79,6 +98,7 @@ export class UsageBook {
       this.onRecordLost();
     }
     this.records.push(record);
+    this.openSince ??= performance.now();
     if (this.records.length === REPORT_CONNECTIONS_MAX) this.onPressing();
   }
 
@@ -95,12 +115,17 @@ export class UsageBook {
     };
     this.usage.clear();
     this.records = this.records.slice(REPORT_CONNECTIONS_MAX);
+    this.pendingSince = this.openSince;
+    // of what is left the age is not kept one by one: it is younger than that
+    if (this.records.length === 0) this.openSince = undefined;
     return this.pending;
   }
 
   /** The report of this sequence is in the control plane's books. */
   acknowledge(sequence: number): void {
-    if (this.pending?.sequence === sequence) this.pending = undefined;
+    if (this.pending?.sequence !== sequence) return;
+    this.pending = undefined;
+    this.pendingSince = undefined;
   }
 
   state(): UsageBookState {
@@ -121,6 +146,7 @@ export class UsageBook {
     const known = this.usage.get(tunnelId);
     if (known) return known;
     const counts = { bytesIn: 0, bytesOut: 0, connections: 0 };
+    this.openSince ??= performance.now();
     this.usage.set(tunnelId, counts);
     return counts;
   }

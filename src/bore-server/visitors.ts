@@ -47,6 +47,11 @@ export class Visitors {
     return this.waiting.size + this.carried;
   }
 
+  /** Of these, waiting for their client. */
+  get pending(): number {
+    return this.waiting.size;
+  }
+
   /** A visitor connected to a tunnel's public port, paused. */
   admit(socket: Socket, tunnel: Tunnel): void {
     socket.on('error', () => undefined); // a reset: 'close' follows

@@ -22,10 +22,4 @@ export class CapacityService {
     const free = Math.max(0, Math.min(capacity - open, onServers));
     return { capacity, open, free, locations: locations.map((row) => ({ ...row, free: Math.min(row.free, free) })) };
   }
-
-  /** Open tunnels as a share of all slots, the reserved ones included, in percent; 100 when there are no slots. */
-  async utilizationPercent(): Promise<number> {
-    const { total, open } = await this.slots.totals();
-    return total === 0 ? 100 : (open / total) * 100;
-  }
 }

@@ -21,7 +21,7 @@ export const ServerLoad = z.object({
   score: z
     .number()
     .describe('The fuller of tunnels and bandwidth, 1 is full: the lowest in a location gets the next tunnel'),
-  reachable: z.boolean().describe('By the backend that answers: its circuit breaker is not open'),
+  reachable: z.boolean().describe('By the backend that answers: its circuit breaker is closed'),
 });
 export type ServerLoad = z.infer<typeof ServerLoad>;
 

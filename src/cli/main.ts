@@ -5,6 +5,7 @@
 import { Command, CommanderError, Option } from 'commander';
 import { z } from 'zod';
 
+import { buildVersion } from '../protocol/build-version.js';
 import { Account } from './account.js';
 import { enter, logOut } from './account-commands.js';
 import { ApiClient } from './api-client.js';
@@ -35,6 +36,7 @@ const GlobalFlags = z.object({ api: z.string() });
 function program(environment: NodeJS.ProcessEnv): Command {
   const borectl = new Command('borectl')
     .description('Public addresses for local TCP ports.')
+    .version(buildVersion())
     .addOption(new Option('--api <url>', 'the platform').env('BORE_API').default(DEFAULT_API).argParser(platformUrl))
     .addHelpText(
       'after',

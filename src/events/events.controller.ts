@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { Answers, ERROR_CODES_EXTENSION } from '../platform/http/answers.decorator.js';
 import { type Page, pageOf } from '../platform/http/page.js';
 import { AccountOnly, type Caller, CurrentCaller } from '../platform/http/route-metadata.js';
+import { endRequestSpan } from '../platform/tracing/http-spans.js';
 import { EventsQuery, EventView, ListEventsQuery, STATUS_TYPES, StatusQuery } from './event.js';
 import { EventStreams } from './event-streams.js';
 import { EventsService } from './events.service.js';
@@ -80,7 +81,9 @@ export class EventsController {
     const header = request.headers['last-event-id'];
     await this.streams.begin(caller, filter, typeof header === 'string' ? header : lastEventId, (start) => {
       reply.hijack();
-      return new SseOutlet(reply.raw, reply.getHeaders(), start);
+      const outlet = new SseOutlet(reply.raw, reply.getHeaders(), start);
+      endRequestSpan(request, 200);
+      return outlet;
     });
   }
 }

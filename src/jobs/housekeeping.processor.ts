@@ -1,41 +1,29 @@
-import { InjectQueue, OnWorkerEvent, Processor, WorkerHost } from '@nestjs/bullmq';
-import { type BeforeApplicationShutdown, Inject, type OnApplicationBootstrap } from '@nestjs/common';
-import type { Job, Queue } from 'bullmq';
+import { InjectQueue, Processor } from '@nestjs/bullmq';
+import { Inject } from '@nestjs/common';
+import type { Queue } from 'bullmq';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 
 import { AuditLogRepository } from '../audit/audit-log.repository.js';
 import { AuthRetentionRepository } from '../auth/auth-retention.repository.js';
+import { FleetFiguresRepository } from '../capacity/fleet-figures.repository.js';
 import { SlotReconciliation } from '../capacity/slot-reconciliation.js';
 import { EventsRepository } from '../events/events.repository.js';
 import { CONFIG, type Config } from '../platform/config/config.js';
 import { IdempotencyKeysRepository } from '../platform/idempotency/idempotency-keys.repository.js';
 import { LOGGER } from '../platform/logging/logger.js';
 import { QueueClients } from '../platform/queue/queue-clients.js';
-import { QueueTrouble } from '../platform/queue/queue-trouble.js';
+import { QueueWatch } from '../platform/queue/queue-watch.js';
+import { QueueWorker, WORKER_OPTIONS } from '../platform/queue/queue-worker.js';
 import { ServersRepository } from '../servers/servers.repository.js';
 import { LedgerRepository } from '../tunnels/ledger.repository.js';
 import { QuarantineRepository } from '../tunnels/quarantine.repository.js';
 import { RelocationService } from '../tunnels/relocation.service.js';
 import { TunnelsRepository } from '../tunnels/tunnels.repository.js';
 import { TunnelsService } from '../tunnels/tunnels.service.js';
-import { Schedules } from './schedules.js';
 
 /** The queue's name, also its label in metrics. */
 export const HOUSEKEEPING_QUEUE = 'housekeeping';
-
-/**
- * A job of a killed backend is taken over after this time, and that of one that has not had the CPU for so long. Longer
- * than any statement may take, and than a garbage collection.
- */
-const LOCK_MS = 15_000;
-/** How often a worker looks for jobs whose backend is gone. */
-const STALLED_INTERVAL_MS = 5_000;
-/**
- * Until a worker asks its queue again when that has failed; BullMQ's 15 s would come on top of those that a command takes to
- * fail which went astray in a fail-over.
- */
-const RETRY_MS = 1_000;
 
 /** Tunnels closed in one run, of each kind: bounded, so that a run ends before the next is due. */
 const CLOSE_BATCH = 100;
@@ -53,38 +41,39 @@ const Task = z.enum([
   'relocate-tunnels',
   'reconcile-counters',
   'forget-old-records',
+  'measure-fleet',
 ]);
 type Task = z.infer<typeof Task>;
 
 /**
  * Tasks that are done less often than the others, by how much: once a minute at the default. Old records are kept for days;
- * counters are wrong only when somebody has changed them by hand, and are compared with all open tunnels.
+ * counters are wrong only when somebody has changed them by hand, and are compared with all open tunnels. The fleet is measured
+ * as often as Prometheus usually asks.
  */
-const INTERVAL_FACTORS: Partial<Record<Task, number>> = { 'forget-old-records': 12, 'reconcile-counters': 12 };
+const INTERVAL_FACTORS: Partial<Record<Task, number>> = {
+  'forget-old-records': 12,
+  'reconcile-counters': 12,
+  'measure-fleet': 3,
+};
 
 /**
  * Ends what time has ended: server leases, tunnels that nobody connects or past their time to live, old records. One
  * scheduler for all backends; each run is of idempotent statements, so a run that is lost or doubled does no harm.
  */
-@Processor(HOUSEKEEPING_QUEUE, {
-  lockDuration: LOCK_MS,
-  stalledInterval: STALLED_INTERVAL_MS,
-  runRetryDelay: RETRY_MS,
-})
-export class HousekeepingProcessor extends WorkerHost implements OnApplicationBootstrap, BeforeApplicationShutdown {
-  private readonly trouble: QueueTrouble;
-  private readonly schedules: Schedules;
-
+@Processor(HOUSEKEEPING_QUEUE, WORKER_OPTIONS)
+export class HousekeepingProcessor extends QueueWorker<Task> {
   constructor(
     @Inject(CONFIG) private readonly config: Config,
     @Inject(LOGGER) private readonly logger: Logger,
     @InjectQueue(HOUSEKEEPING_QUEUE) queue: Queue,
-    private readonly clients: QueueClients,
+    clients: QueueClients,
+    watch: QueueWatch,
     private readonly servers: ServersRepository,
     private readonly tunnels: TunnelsRepository,
     private readonly tunnelsService: TunnelsService,
     private readonly relocation: RelocationService,
     private readonly slots: SlotReconciliation,
+    private readonly fleet: FleetFiguresRepository,
     private readonly ledger: LedgerRepository,
     private readonly audit: AuditLogRepository,
     private readonly auth: AuthRetentionRepository,
@@ -92,26 +81,13 @@ export class HousekeepingProcessor extends WorkerHost implements OnApplicationBo
     private readonly quarantine: QuarantineRepository,
     private readonly idempotencyKeys: IdempotencyKeysRepository,
   ) {
-    super();
-    this.trouble = new QueueTrouble(logger);
     const interval = config.HOUSEKEEPING_INTERVAL_MS;
     const schedules = Task.options.map((task) => ({ task, everyMs: interval * (INTERVAL_FACTORS[task] ?? 1) }));
-    queue.on('error', (err) => this.onQueueError(err));
-    this.schedules = new Schedules(queue, schedules, (err) => this.onQueueError(err));
+    super({ queue, logger, clients, watch }, Task.options, schedules);
   }
 
-  onApplicationBootstrap(): void {
-    this.schedules.start();
-  }
-
-  async beforeApplicationShutdown(): Promise<void> {
-    this.schedules.stop();
-    // a job at work is left to another backend, as that of one that was killed
-    if (this.clients.inUse) await this.worker.close(true);
-  }
-
-  async process(job: Job): Promise<void> {
-    await this.tasks[Task.parse(job.name)]();
+  protected perform(task: Task): Promise<void> {
+    return this.tasks[task]();
   }
 
   private readonly tasks: Record<Task, () => Promise<void>> = {
@@ -126,6 +102,7 @@ export class HousekeepingProcessor extends WorkerHost implements OnApplicationBo
     },
     'relocate-tunnels': () => this.relocation.run(),
     'reconcile-counters': () => this.slots.run(),
+    'measure-fleet': () => this.fleet.measure(),
     'forget-old-records': async () => {
       const { CONNECTION_RETENTION_DAYS, USAGE_RETENTION_DAYS, AUDIT_RETENTION_DAYS, EVENT_RETENTION_HOURS } =
         this.config;
@@ -145,20 +122,6 @@ export class HousekeepingProcessor extends WorkerHost implements OnApplicationBo
       if (Object.values(deleted).some((rows) => rows > 0)) this.logger.info(deleted, 'old records deleted');
     },
   };
-
-  @OnWorkerEvent('failed')
-  onFailed(job: Job | undefined, err: Error): void {
-    this.trouble.notice('error', `job failed: ${job?.name}`, err);
-  }
-
-  @OnWorkerEvent('error')
-  onError(err: Error): void {
-    this.trouble.notice('warn', 'queue worker failed', err);
-  }
-
-  private onQueueError(err: unknown): void {
-    this.trouble.notice('warn', 'queue connection failed', err);
-  }
 }
 
 /** Runs a deletion until it finds nothing more, or has done enough for one run; returns how many rows it deleted. */

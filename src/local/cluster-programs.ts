@@ -145,6 +145,9 @@ export class ClusterPrograms {
         publicHost: host,
         controlPort,
       }),
+      // Prometheus comes to the port of the API here, and knows no token
+      METRICS_PORT: undefined,
+      METRICS_TOKEN: undefined,
       BACKEND_INSTANCES: String(MACHINES),
       DB_REPLICA_HOSTS: `127.0.0.1:${replicaPort}`,
       REDIS_ENABLED: 'true',
@@ -175,6 +178,7 @@ export class ClusterPrograms {
         adminPort,
         dataDir: path.join(stateDir, name),
       }),
+      BORE_METRICS_TOKEN: undefined,
       BORE_PEER_PORT: String(peerPort),
       BORE_PEER_HOST: address,
       BORE_PEER_BIND_ADDR: address,

@@ -24,6 +24,8 @@ const STOP_TIMEOUT_MS = 12_000;
 const DIST = path.join(PROJECT_DIR, 'dist');
 const EXIT_WITH_PARENT = pathToFileURL(path.join(DIST, 'local/exit-with-parent.js'));
 
+/** What a backend logs of each request. */
+const REQUEST_LINE = 'request';
 /** What of a log line we show; other lines are shown as they are. */
 const LogLine = z.object({ level: z.string(), msg: z.string(), err: z.object({ message: z.string() }).optional() });
 
@@ -120,7 +122,8 @@ export class Program {
     }
     const { level, msg, err } = entry.data;
     this.lastLine = err ? `${msg}: ${err.message}` : msg;
-    if (level === 'error' || level === 'fatal') this.options.onError?.(this.lastLine);
+    // a line for each request says that it failed; why stands in one of its own
+    if ((level === 'error' || level === 'fatal') && msg !== REQUEST_LINE) this.options.onError?.(this.lastLine);
   }
 }
 

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 
 import { PROJECT_DIR } from './state-folders.js';
@@ -22,16 +22,21 @@ interface PrometheusPlace {
   readonly servers: readonly string[];
 }
 
-/** Writes monitoring/prometheus.yml with other targets, and returns the command that runs Prometheus on it. */
+/**
+ * Writes a configuration of the rules in monitoring/ and of these targets, and returns the command that runs Prometheus on it.
+ * The exporters and the Alertmanager of monitoring/prometheus.yml are not there.
+ */
 export async function prometheusCommand(place: PrometheusPlace): Promise<[string, ...string[]]> {
   const { folder, address, port } = place;
   const shipped = path.join(PROJECT_DIR, 'monitoring');
   await mkdir(folder, { recursive: true });
-  const list = (targets: readonly string[]): string => targets.map((target) => `'${target}'`).join(', ');
-  const text = (await readFile(path.join(shipped, 'prometheus.yml'), 'utf8'))
-    .replace("'127.0.0.1:3000'", list(place.backends))
-    .replace("'127.0.0.1:7836'", list(place.servers))
-    .replace('- alerts.yml', `- ${path.join(shipped, 'alerts.yml')}`);
+  const job = (job_name: string, targets: readonly string[]): object => ({ job_name, static_configs: [{ targets }] });
+  // JSON is YAML
+  const text = JSON.stringify({
+    global: { scrape_interval: '15s', evaluation_interval: '15s' },
+    rule_files: ['recording-rules.yml', 'alerts.yml'].map((name) => path.join(shipped, name)),
+    scrape_configs: [job('bore-backend', place.backends), job('bore-server', place.servers)],
+  });
   const file = path.join(folder, 'prometheus.yml');
   await writeFile(file, text);
   return [

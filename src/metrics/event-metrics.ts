@@ -1,34 +1,27 @@
-import { Injectable } from '@nestjs/common';
-import { InjectMetric, makeGaugeProvider } from '@willsoto/nestjs-prometheus';
-import type { Gauge } from 'prom-client';
+import { Inject, Injectable } from '@nestjs/common';
 
 import { EventFeed } from '../events/event-feed.js';
 import { EventStreams } from '../events/event-streams.js';
+import { CONFIG, type Config } from '../platform/config/config.js';
+import { scrapeGauge } from './scrape-gauge.js';
 
-const LAG = 'bore_events_lag_seconds';
-const STREAMS = 'bore_event_streams';
-
-/** Gauges of this backend's event streams, read at scrape time. */
+/** This backend's event streams. */
 @Injectable()
 export class EventMetrics {
-  constructor(
-    @InjectMetric(LAG) private readonly lag: Gauge,
-    @InjectMetric(STREAMS) private readonly streams: Gauge,
-    private readonly feed: EventFeed,
-    private readonly eventStreams: EventStreams,
-  ) {}
-
-  refresh(): void {
-    this.lag.set(this.feed.lagSeconds);
-    this.streams.set(this.eventStreams.count);
+  constructor(feed: EventFeed, streams: EventStreams, @Inject(CONFIG) config: Config) {
+    scrapeGauge(
+      {
+        name: 'bore_events_lag_seconds',
+        help: 'Time since this backend has last read the outbox to its end, while it carries streams: at rest up to 1',
+      },
+      (gauge) => gauge.set(feed.lagSeconds),
+    );
+    scrapeGauge(
+      { name: 'bore_event_streams', help: 'Event streams (SSE and socket.io) that this backend carries' },
+      (gauge) => gauge.set(streams.count),
+    );
+    scrapeGauge({ name: 'bore_event_streams_max', help: 'How many it carries at most' }, (gauge) =>
+      gauge.set(config.EVENT_STREAMS_MAX),
+    );
   }
 }
-
-export const eventMetricProviders = [
-  makeGaugeProvider({
-    name: LAG,
-    help: 'Time since this backend has last read the outbox to its end, while it carries streams: at rest up to 1',
-  }),
-  makeGaugeProvider({ name: STREAMS, help: 'Event streams (SSE and socket.io) that this backend carries' }),
-  EventMetrics,
-];

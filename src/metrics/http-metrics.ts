@@ -1,9 +1,15 @@
 import { Injectable } from '@nestjs/common';
-import { InjectMetric, makeCounterProvider, makeHistogramProvider } from '@willsoto/nestjs-prometheus';
+import {
+  InjectMetric,
+  makeCounterProvider,
+  makeGaugeProvider,
+  makeHistogramProvider,
+} from '@willsoto/nestjs-prometheus';
 import type { FastifyInstance } from 'fastify';
-import type { Counter, Histogram } from 'prom-client';
+import type { Counter, Gauge, Histogram } from 'prom-client';
 
 const REQUESTS = 'http_requests_total';
+const IN_FLIGHT = 'http_requests_in_flight';
 const DURATION = 'http_request_duration_seconds';
 
 /** Route label of a request that matches none of ours: the URL itself is the caller's text and unbounded. */
@@ -15,10 +21,16 @@ const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIO
 export class HttpMetrics {
   constructor(
     @InjectMetric(REQUESTS) private readonly requests: Counter,
+    @InjectMetric(IN_FLIGHT) private readonly inFlight: Gauge,
     @InjectMetric(DURATION) private readonly duration: Histogram,
   ) {}
 
   install(server: FastifyInstance): void {
+    server.addHook('onRequest', async (_request, reply) => {
+      this.inFlight.inc();
+      // comes once, also of a caller who has left, whose request has no answer
+      reply.raw.once('close', () => this.inFlight.dec());
+    });
     server.addHook('onResponse', async (request, reply) => {
       const method = METHODS.has(request.method) ? request.method : 'other';
       const route = request.routeOptions.url ?? UNMATCHED;
@@ -32,6 +44,7 @@ export class HttpMetrics {
 
 export const httpMetricProviders = [
   makeCounterProvider({ name: REQUESTS, help: 'HTTP requests answered', labelNames: ['method', 'route', 'status'] }),
+  makeGaugeProvider({ name: IN_FLIGHT, help: 'HTTP requests that are being answered, event streams too' }),
   makeHistogramProvider({
     name: DURATION,
     help: 'Time from a request’s arrival to the end of its answer',

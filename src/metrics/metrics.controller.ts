@@ -4,27 +4,25 @@ import { PrometheusController } from '@willsoto/nestjs-prometheus';
 import type { FastifyReply } from 'fastify';
 
 import { Public } from '../platform/http/route-metadata.js';
-import { EventMetrics } from './event-metrics.js';
-import { FleetMetrics } from './fleet-metrics.js';
-import { ReplicaMetrics } from './replica-metrics.js';
+import { BoreServerTargets, type TargetGroup } from './bore-server-targets.js';
 
+/** For Prometheus. Public as far as accounts go; who may ask is decided before (metrics-access.ts). */
 @ApiExcludeController()
 @Public()
 @Controller('metrics')
 export class MetricsController extends PrometheusController {
-  constructor(
-    private readonly fleet: FleetMetrics,
-    private readonly replicas: ReplicaMetrics,
-    private readonly events: EventMetrics,
-  ) {
+  constructor(private readonly targets: BoreServerTargets) {
     super();
   }
 
   @Get()
-  override async index(@Res({ passthrough: true }) reply: FastifyReply): Promise<string> {
-    this.events.refresh();
-    await this.fleet.refresh();
-    this.replicas.refresh();
+  override index(@Res({ passthrough: true }) reply: FastifyReply): Promise<string> {
     return super.index(reply);
+  }
+
+  /** Where the bore-servers' metrics are, for `http_sd_configs`. */
+  @Get('bore-servers')
+  boreServers(): Promise<TargetGroup[]> {
+    return this.targets.list();
   }
 }

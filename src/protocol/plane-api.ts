@@ -52,6 +52,10 @@ export const Location = z
   .string()
   .regex(/^[a-zA-Z0-9]([a-zA-Z0-9._-]{0,62})$/, 'letters, digits, dots, dashes and underscores, at most 63');
 
+/** How much a program logs: each says what those before it say, and more. */
+export const LogLevelName = z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace']);
+export type LogLevelName = z.infer<typeof LogLevelName>;
+
 /** Why a client session ended. */
 export const SessionEndReason = z.enum([
   /** The client closed its control connection. */
@@ -176,6 +180,8 @@ export const HeartbeatResponse = z.object({
   reported: z.int().nullable(),
   /** Where the directory has another version than the server works with. */
   peers: PeerDirectory.optional(),
+  /** How much an administrator wants logged for a time; left out: as the server was started. */
+  logLevel: LogLevelName.optional(),
 });
 export type HeartbeatResponse = z.infer<typeof HeartbeatResponse>;
 

@@ -1,3 +1,6 @@
+import { AsyncResource } from 'node:async_hooks';
+import { randomUUID } from 'node:crypto';
+
 import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import CircuitBreaker from 'opossum';
 import type { Logger } from 'pino';
@@ -5,6 +8,7 @@ import type { z } from 'zod';
 
 import { CONFIG, type Config } from '../platform/config/config.js';
 import { LOGGER } from '../platform/logging/logger.js';
+import { currentRequestId } from '../platform/queue/job-context.js';
 import {
   type CloseTunnelRequest,
   CloseTunnelResponse,
@@ -14,25 +18,39 @@ import {
   INTERNAL_KEY_HEADER,
   UpdateTunnelResponse,
 } from '../protocol/plane-api.js';
+import { REQUEST_ID_HEADER } from '../protocol/request-id.js';
 import { type TunnelSettings } from '../protocol/tunnel-settings.js';
+import { inSpan, SpanKind, traceHeaders } from '../tracing/spans.js';
 import type { BreakerState } from './breaker.js';
 
 /** A tunnel must be closed on the wire within 2 s of its deletion; this leaves room for the answer. */
 const CALL_TIMEOUT_MS = 1_500;
-/** How long an open breaker waits before it lets one call through. */
+/** How long an open breaker waits before the server is tried again. */
 const RESET_TIMEOUT_MS = 5_000;
 /** Failures in a row that open a breaker: one failed call says little. */
 const FAILURES_TO_OPEN = 3;
 /** Breakers kept: more servers than any fleet has; the least recently used goes first. */
 const BREAKERS_MAX = 1_000;
 
-/** What a bore-server is told: the path below its admin URL, the body, and what it answers. */
+/** What a bore-server is told of a tunnel: the last part of the path below its admin URL, the body, and what it answers. */
 interface Order {
-  readonly path: string;
+  readonly tunnelId: string;
+  readonly order: 'close' | 'fence' | 'settings';
   readonly body: CloseTunnelRequest | FenceRequest | TunnelSettings;
   readonly answer: z.ZodType;
 }
-type Breaker = CircuitBreaker<[adminUrl: string, order: Order], void>;
+type Breaker = CircuitBreaker<[order: Order, requestId: string], void>;
+
+/**
+ * Tries a server again, on the way of every order and with our key, and changes nothing: no tunnel has this id, and nothing is behind
+ * this fence.
+ */
+const PROBE: Order = {
+  tunnelId: '00000000-0000-0000-0000-000000000000',
+  order: 'fence',
+  body: { epoch: 0, keyVersion: 0, reason: 'probe' },
+  answer: FenceResponse,
+};
 
 /** A bore-server that backends call. */
 export interface CallableServer {
@@ -40,10 +58,18 @@ export interface CallableServer {
   readonly adminUrl: string | null;
 }
 
+/** A server that was called: its breaker, and where it is, as far as is known; `null`: nowhere to be tried. */
+interface Called {
+  readonly breaker: Breaker;
+  adminUrl: string | null;
+}
+
 /** Backend → bore-server calls, each server behind its own circuit breaker. */
 @Injectable()
 export class BoreServerClient implements OnApplicationShutdown {
-  private readonly breakers = new Map<string, Breaker>();
+  private readonly called = new Map<string, Called>();
+  /** Where probes run: the timer that sends one was set by a request or a job, which has nothing to do with it. */
+  private readonly apart = new AsyncResource('bore-server probe');
 
   constructor(
     @Inject(CONFIG) private readonly config: Config,
@@ -55,28 +81,28 @@ export class BoreServerClient implements OnApplicationShutdown {
    * heartbeat asks again.
    */
   closeTunnel(server: CallableServer, tunnelId: string, reason: string): Promise<boolean> {
-    return this.tell(server, { path: `/tunnels/${tunnelId}/close`, body: { reason }, answer: CloseTunnelResponse });
+    return this.tell(server, { tunnelId, order: 'close', body: { reason }, answer: CloseTunnelResponse });
   }
 
   /** Asks a server to end what is behind a fence. False when it could not be asked now: the answer to its next heartbeat does. */
   fenceTunnel(server: CallableServer, { tunnelId, epoch, keyVersion, reason }: Fence): Promise<boolean> {
     const body = { epoch, keyVersion, reason };
-    return this.tell(server, { path: `/tunnels/${tunnelId}/fence`, body, answer: FenceResponse });
+    return this.tell(server, { tunnelId, order: 'fence', body, answer: FenceResponse });
   }
 
   /** Gives a server new settings of a tunnel. False when it could not be told now: the answer to its next heartbeat does. */
   updateTunnel(server: CallableServer, tunnelId: string, settings: TunnelSettings): Promise<boolean> {
-    return this.tell(server, { path: `/tunnels/${tunnelId}/settings`, body: settings, answer: UpdateTunnelResponse });
+    return this.tell(server, { tunnelId, order: 'settings', body: settings, answer: UpdateTunnelResponse });
   }
 
-  /** Ids of servers whose breaker is open: nothing new should be placed there. */
+  /** Ids of servers that did not answer, and have not since: nothing new should be placed there. */
   unreachable(): string[] {
-    return [...this.breakers].filter(([, breaker]) => breaker.opened).map(([id]) => id);
+    return [...this.called].filter(([, { breaker }]) => !breaker.closed).map(([id]) => id);
   }
 
   /** What this backend's breakers are like. */
   breakerStates(): BreakerState[] {
-    return [...this.breakers].map(([serverId, breaker]) => {
+    return [...this.called].map(([serverId, { breaker }]) => {
       const { fires, successes, failures, timeouts, rejects, latencyMean } = breaker.stats;
       return {
         serverId,
@@ -86,76 +112,118 @@ export class BoreServerClient implements OnApplicationShutdown {
     });
   }
 
+  /** Where a server is that was not reached; `null`: it is not there, and there is nobody to try. */
+  tryAt(serverId: string, adminUrl: string | null): void {
+    const called = this.called.get(serverId);
+    if (called) called.adminUrl = adminUrl;
+  }
+
   /** A breaker begins anew, closed: its old failures must not open it with the next one. */
   resetBreaker(serverId: string): void {
-    const breaker = this.breakers.get(serverId);
-    if (!breaker) return;
-    breaker.shutdown();
-    this.breakers.set(serverId, this.newBreaker(serverId));
+    const called = this.called.get(serverId);
+    if (!called) return;
+    called.breaker.shutdown();
+    this.called.set(serverId, this.newCalled(serverId, called.adminUrl));
     this.logger.info({ serverId }, 'circuit breaker reset');
   }
 
   /** Of a server that is no longer in the register. */
   forgetBreaker(serverId: string): void {
-    this.breakers.get(serverId)?.shutdown();
-    this.breakers.delete(serverId);
+    this.called.get(serverId)?.breaker.shutdown();
+    this.called.delete(serverId);
   }
 
   onApplicationShutdown(): void {
-    for (const breaker of this.breakers.values()) breaker.shutdown();
-    this.breakers.clear();
+    for (const { breaker } of this.called.values()) breaker.shutdown();
+    this.called.clear();
   }
 
   private async tell(server: CallableServer, order: Order): Promise<boolean> {
     if (server.adminUrl === null) return false;
-    const breaker = this.breakerOf(server.id);
-    const told = breaker.fire(server.adminUrl, order).then(
+    const { breaker } = this.calledAt(server.id, server.adminUrl);
+    const { tunnelId, order: name } = order;
+    return breaker.fire(order, currentRequestId()).then(
       () => true,
       (err: unknown) => {
-        this.logger.warn({ err, serverId: server.id, path: order.path }, 'bore-server could not be told');
+        this.logger.warn({ err, serverId: server.id, tunnelId, order: name }, 'bore-server could not be told');
         return false;
       },
     );
-    // the one call that tries a server again may hang as those before it did: no request waits for it
-    return breaker.halfOpen ? false : told;
   }
 
-  private breakerOf(serverId: string): Breaker {
-    const known = this.breakers.get(serverId);
-    const breaker = known ?? this.newBreaker(serverId);
+  private calledAt(serverId: string, adminUrl: string): Called {
+    const called = this.called.get(serverId) ?? this.newCalled(serverId, adminUrl);
+    // one that was not reached is tried where the exchange says, which knows whether it is there at all
+    if (called.breaker.closed) called.adminUrl = adminUrl;
     // to the end of the map: the first entry is the least recently used
-    this.breakers.delete(serverId);
-    this.breakers.set(serverId, breaker);
-    const [oldest] = this.breakers.keys();
-    if (this.breakers.size > BREAKERS_MAX && oldest !== undefined) this.forgetBreaker(oldest);
-    return breaker;
+    this.called.delete(serverId);
+    this.called.set(serverId, called);
+    const [oldest] = this.called.keys();
+    if (this.called.size > BREAKERS_MAX && oldest !== undefined) this.forgetBreaker(oldest);
+    return called;
   }
 
-  private newBreaker(serverId: string): Breaker {
-    const breaker: Breaker = new CircuitBreaker<[string, Order], void>((...call) => this.post(...call), {
-      name: serverId,
-      timeout: CALL_TIMEOUT_MS,
-      resetTimeout: RESET_TIMEOUT_MS,
-      // its own rule never opens it: a share of all calls, rejected ones too, lets many hang after a busy time
-      volumeThreshold: Number.MAX_SAFE_INTEGER,
-      // a timer less for each: nobody listens to them
-      enableSnapshots: false,
-    });
+  private newCalled(serverId: string, adminUrl: string | null): Called {
+    const breaker: Breaker = new CircuitBreaker<[Order, string], void>(
+      (...call) => this.postTraced(serverId, called.adminUrl, ...call),
+      {
+        name: serverId,
+        timeout: CALL_TIMEOUT_MS,
+        resetTimeout: RESET_TIMEOUT_MS,
+        // its own rule never opens it: a share of all calls, rejected ones too, lets many hang after a busy time
+        volumeThreshold: Number.MAX_SAFE_INTEGER,
+        // a timer less for each: nobody listens to them
+        enableSnapshots: false,
+      },
+    );
+    const called: Called = { breaker, adminUrl };
     let failuresInARow = 0;
-    breaker.on('success', () => (failuresInARow = 0));
-    breaker.on('failure', () => {
-      if (++failuresInARow >= FAILURES_TO_OPEN) breaker.open();
+    breaker.on('success', () => {
+      // not of a call that began before the breaker was open
+      if (breaker.closed) failuresInARow = 0;
     });
-    breaker.on('open', () => this.logger.warn({ serverId }, 'circuit breaker opened'));
+    breaker.on('failure', () => {
+      if (++failuresInARow === FAILURES_TO_OPEN) this.logger.warn({ serverId }, 'circuit breaker opened');
+      if (failuresInARow >= FAILURES_TO_OPEN) breaker.open();
+    });
+    // the one call that a half-open breaker lets through: no order waits for a server that may hang, and none has to come
+    breaker.on('halfOpen', () => {
+      const requestId = randomUUID();
+      this.apart.runInAsyncScope(() => {
+        breaker
+          .fire(PROBE, requestId)
+          .catch((err: unknown) => this.logger.debug({ err, serverId, requestId }, 'probe failed'));
+      });
+    });
     breaker.on('close', () => this.logger.info({ serverId }, 'circuit breaker closed'));
-    return breaker;
+    return called;
   }
 
-  private async post(adminUrl: string, { path, body, answer }: Order): Promise<void> {
+  private async postTraced(serverId: string, adminUrl: string | null, order: Order, requestId: string): Promise<void> {
+    if (adminUrl === null) throw new Error('the bore-server is not there');
+    const template = `/tunnels/{id}/${order.order}`;
+    const { hostname, port } = new URL(adminUrl);
+    const attributes = {
+      'http.request.method': 'POST',
+      'url.template': template,
+      'server.address': hostname,
+      ...(port !== '' && { 'server.port': Number(port) }),
+      'bore.server.id': serverId,
+    };
+    const description = { name: `POST ${template}`, kind: SpanKind.CLIENT, attributes };
+    return inSpan(description, () => this.post(adminUrl, order, requestId));
+  }
+
+  private async post(adminUrl: string, { tunnelId, order, body, answer }: Order, requestId: string): Promise<void> {
     const [key] = this.config.INTERNAL_API_KEY;
-    const response = await fetch(new URL(path, adminUrl), {
+    const response = await fetch(new URL(`/tunnels/${tunnelId}/${order}`, adminUrl), {
       method: 'POST',
-      headers: { 'content-type': 'application/json', [INTERNAL_KEY_HEADER]: key?.reveal() ?? '' },
+      headers: {
+        ...traceHeaders(),
+        'content-type': 'application/json',
+        [INTERNAL_KEY_HEADER]: key?.reveal() ?? '',
+        [REQUEST_ID_HEADER]: requestId,
+      },
       body: JSON.stringify(body),
       redirect: 'error',
       signal: AbortSignal.timeout(CALL_TIMEOUT_MS),

@@ -12,7 +12,8 @@ const INTERVAL_MS = 1_000;
 
 /**
  * Tells the other backends, by way of the database, what this one's circuit breakers are like, and closes those that an
- * administrator wants closed. Calls never wait for it: each backend decides by its own breakers.
+ * administrator wants closed. Hears where servers are that it did not reach: they may have moved. Calls never wait for it: each
+ * backend decides by its own breakers.
  */
 @Injectable()
 export class BreakerExchange implements OnApplicationBootstrap, OnApplicationShutdown {
@@ -39,9 +40,11 @@ export class BreakerExchange implements OnApplicationBootstrap, OnApplicationShu
   /** Never fails: without the database, resets wait, and so does what others see. */
   private async run(): Promise<void> {
     try {
-      const { reset, deleted } = await this.views.exchange(this.backendId, this.boreServers.breakerStates());
-      for (const serverId of reset) this.boreServers.resetBreaker(serverId);
-      for (const serverId of deleted) this.boreServers.forgetBreaker(serverId);
+      for (const answer of await this.views.exchange(this.backendId, this.boreServers.breakerStates())) {
+        if (answer.kind === 'reset') this.boreServers.resetBreaker(answer.serverId);
+        else if (answer.kind === 'deleted') this.boreServers.forgetBreaker(answer.serverId);
+        else this.boreServers.tryAt(answer.serverId, answer.adminUrl);
+      }
       this.failing = false;
     } catch (err) {
       // once for an outage, and not every second

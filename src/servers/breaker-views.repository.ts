@@ -7,11 +7,19 @@ import { Prisma } from '../platform/database/generated/client.js';
 import { type BreakerState, BreakerView } from './breaker.js';
 
 /** A backend that has said nothing for so long is gone: ten exchanges, and longer than a statement may take to arrive. */
-const STALE_SECONDS = 15;
+export const BREAKER_STALE_SECONDS = 15;
 /** More than any fleet has: backends × servers. */
 const VIEWS_MAX = 10_000;
 
 const Row = BreakerView.extend({ updatedAt: z.date() });
+
+const Answer = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('reset'), serverId: z.string() }),
+  z.object({ kind: z.literal('deleted'), serverId: z.string() }),
+  z.object({ kind: z.literal('unreached'), serverId: z.string(), adminUrl: z.string().nullable() }),
+]);
+/** What a backend hears of one of its breakers: it must close it; its server is gone; or where to try a server that it did not reach. */
+type BreakerAnswer = z.infer<typeof Answer>;
 
 /** What every backend's circuit breakers are like, shared through the database. */
 @Injectable()
@@ -19,24 +27,23 @@ export class BreakerViewsRepository {
   constructor(private readonly database: Database) {}
 
   /**
-   * Says what a backend's breakers are like (prisma/migrations); returns the servers whose breaker it must close, and
-   * those among them all that are no longer in the register.
+   * Says what a backend's breakers are like (prisma/migrations). A server that is lost or disabled is nowhere to be tried: its
+   * address may be somebody else's by now, and the internal key would go there.
    */
-  async exchange(
-    backendId: string,
-    breakers: readonly BreakerState[],
-  ): Promise<{ reset: string[]; deleted: string[] }> {
+  exchange(backendId: string, breakers: readonly BreakerState[]): Promise<BreakerAnswer[]> {
     const views = JSON.stringify(breakers);
-    const rows = await this.database.rows(
-      z.object({ serverId: z.string(), isDeleted: z.boolean() }),
+    return this.database.rows(
+      Answer,
       Prisma.sql`
-        SELECT exchange_breakers(${backendId}::uuid, ${views}::jsonb, ${STALE_SECONDS}::int) AS "serverId", false AS "isDeleted"
+        SELECT 'reset' AS kind, exchange_breakers(${backendId}::uuid, ${views}::jsonb, ${BREAKER_STALE_SECONDS}::int) AS "serverId",
+          NULL AS "adminUrl"
         UNION ALL
-        SELECT v ->> 'serverId', true FROM jsonb_array_elements(${views}::jsonb) v
-        WHERE NOT EXISTS (SELECT FROM servers s WHERE s.id = v ->> 'serverId' AND s.deleted_at IS NULL)`,
+        SELECT CASE WHEN s.id IS NULL THEN 'deleted' ELSE 'unreached' END, v ->> 'serverId',
+          CASE WHEN s.state IN ('online', 'draining') AND s.lease_until > now() THEN s.admin_url END
+        FROM jsonb_array_elements(${views}::jsonb) v
+        LEFT JOIN servers s ON s.id = v ->> 'serverId' AND s.deleted_at IS NULL
+        WHERE s.id IS NULL OR v ->> 'state' <> 'closed'`,
     );
-    const ids = (wanted: boolean) => rows.filter((row) => row.isDeleted === wanted).map((row) => row.serverId);
-    return { reset: ids(false), deleted: ids(true) };
   }
 
   /** Views of the backends that run, by server. */
@@ -46,7 +53,7 @@ export class BreakerViewsRepository {
       Prisma.sql`
         SELECT v.server_id AS "serverId", v.backend_id AS "backendId", v.state, v.stats, v.updated_at AS "updatedAt"
         FROM breaker_views v JOIN backends b ON b.id = v.backend_id
-        WHERE b.seen_at > now() - make_interval(secs => ${STALE_SECONDS}::int)
+        WHERE b.seen_at > now() - make_interval(secs => ${BREAKER_STALE_SECONDS}::int)
         ORDER BY v.server_id, v.backend_id LIMIT ${VIEWS_MAX}`,
     );
     return rows.map((row) => ({ ...row, updatedAt: row.updatedAt.toISOString() }));
@@ -56,7 +63,7 @@ export class BreakerViewsRepository {
   async backends(): Promise<string[]> {
     const rows = await this.database.rows(
       z.object({ id: z.guid() }),
-      Prisma.sql`SELECT id FROM backends WHERE seen_at > now() - make_interval(secs => ${STALE_SECONDS}::int) ORDER BY started_at, id`,
+      Prisma.sql`SELECT id FROM backends WHERE seen_at > now() - make_interval(secs => ${BREAKER_STALE_SECONDS}::int) ORDER BY started_at, id`,
     );
     return rows.map(({ id }) => id);
   }

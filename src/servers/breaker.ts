@@ -17,7 +17,9 @@ export const BreakerState = z.object({
   serverId: z.string(),
   state: z
     .enum(['closed', 'open', 'half-open'])
-    .describe('open: this backend does not call the server, and places no tunnel there'),
+    .describe(
+      'open: this backend does not call the server; half-open: it tries it. It places no tunnel there before the breaker is closed',
+    ),
   stats: BreakerStats,
 });
 export type BreakerState = z.infer<typeof BreakerState>;

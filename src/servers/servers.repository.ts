@@ -14,6 +14,10 @@ const Registration = z.union([
   z.object({ holder: z.string() }),
 ]);
 
+/** More servers than any fleet has. */
+const WITH_ADMIN_SURFACE_MAX = 1_000;
+const WithAdminSurface = z.object({ id: z.string(), location: z.string(), state: z.string(), adminUrl: z.string() });
+
 /** bore-servers in the database. All times are the database's clock: backends' clocks may differ. */
 @Injectable()
 export class ServersRepository {
@@ -24,6 +28,17 @@ export class ServersRepository {
 
   find(id: string): Promise<Server | null> {
     return this.database.server.findUnique({ where: { id, deletedAt: null } });
+  }
+
+  /** Those that have said where their admin surface is and are not disabled, by id. A lease that has ended counts as offline at once. */
+  withAdminSurface(): Promise<z.infer<typeof WithAdminSurface>[]> {
+    return this.database.rows(
+      WithAdminSurface,
+      Prisma.sql`
+        SELECT id, location, CASE WHEN lease_until > now() THEN state::text ELSE 'offline' END AS state, admin_url AS "adminUrl"
+        FROM servers WHERE deleted_at IS NULL AND state <> 'disabled' AND admin_url IS NOT NULL
+        ORDER BY id LIMIT ${WITH_ADMIN_SURFACE_MAX}`,
+    );
   }
 
   /** One more than the page holds, by id, beginning behind `after`. */
@@ -125,16 +140,5 @@ export class ServersRepository {
         RETURNING id`,
     );
     return lost.map(({ id }) => id);
-  }
-
-  /** Servers by state; a lease that has ended counts as offline at once. */
-  async countByState(): Promise<{ state: string; count: number }[]> {
-    return this.database.rows(
-      z.object({ state: z.string(), count: z.int() }),
-      Prisma.sql`
-        SELECT CASE WHEN state <> 'disabled' AND (lease_until IS NULL OR lease_until <= now()) THEN 'offline' ELSE state::text END AS state,
-               count(*)::int AS count
-        FROM servers WHERE deleted_at IS NULL GROUP BY 1`,
-    );
   }
 }

@@ -1,8 +1,11 @@
+import { EventEmitter } from 'node:events';
+
 import { Inject, Injectable } from '@nestjs/common';
 import type { Logger } from 'pino';
 
 import { CONFIG, type Config } from '../platform/config/config.js';
 import { PlatformError } from '../platform/errors/error-register.js';
+import { LiveLogLevel } from '../platform/logging/live-log-level.js';
 import { LOGGER } from '../platform/logging/logger.js';
 import { verifyAnswer } from '../protocol/challenge.js';
 import type { LocateRequest, LocateResponse } from '../protocol/locate.js';
@@ -23,9 +26,16 @@ import { TunnelKeys } from './tunnel-key.js';
 /** Tunnels that one search by secret alone looks at: ~10 ms of CPU, which other requests wait for. */
 const SEARCHED_TUNNELS_MAX = 1_000;
 
+/** What became of a usage report; `repeated`: it was in the books. */
+export const REPORT_OUTCOMES = ['booked', 'repeated', 'refused'] as const;
+type ReportOutcome = (typeof REPORT_OUTCOMES)[number];
+
 /** What bore-servers ask of the control plane (src/protocol/plane-api.ts). */
 @Injectable()
 export class PlaneService {
+  /** Tells of each usage report. */
+  readonly reports = new EventEmitter<{ handled: [ReportOutcome] }>();
+
   constructor(
     @Inject(CONFIG) private readonly config: Config,
     @Inject(LOGGER) private readonly logger: Logger,
@@ -33,6 +43,7 @@ export class PlaneService {
     private readonly directory: PeerDirectories,
     private readonly sessions: ClientSessionsRepository,
     private readonly keys: TunnelKeys,
+    private readonly logLevel: LiveLogLevel,
   ) {}
 
   /** @throws PlatformError PORT_RANGE_TAKEN */
@@ -64,6 +75,7 @@ export class PlaneService {
   async heartbeat(serverId: string, beat: HeartbeatRequest): Promise<HeartbeatResponse> {
     const { outcome, drain, close, fences, update, reportOutcome } = await this.sessions.applyHeartbeat(serverId, beat);
     const { reporterId, sequence } = beat.report ?? {};
+    if (reportOutcome !== null) this.reports.emit('handled', reportOutcome === 'applied' ? 'booked' : reportOutcome);
     if (reportOutcome === 'refused') {
       this.logger.error(
         { serverId, reporterId, sequence },
@@ -73,6 +85,7 @@ export class PlaneService {
     if (outcome === 'unknown') throw new PlatformError('SERVER_UNKNOWN');
     if (outcome === 'superseded') throw new PlatformError('SERVER_SUPERSEDED');
     const peers = beat.peersVersion === undefined ? undefined : await this.directory.of(serverId);
+    const { level: logLevel } = this.logLevel.current ?? {};
     return {
       drain,
       close,
@@ -80,6 +93,7 @@ export class PlaneService {
       update,
       reported: reportOutcome === 'refused' ? null : (sequence ?? null),
       ...(peers && peers.version !== beat.peersVersion && { peers }),
+      ...(logLevel && { logLevel }),
     };
   }
 

@@ -56,6 +56,6 @@ import { TunnelsService } from './tunnels.service.js';
     TunnelsRepository,
     TunnelsService,
   ],
-  exports: [LedgerRepository, QuarantineRepository, RelocationService, TunnelsRepository, TunnelsService],
+  exports: [LedgerRepository, PlaneService, QuarantineRepository, RelocationService, TunnelsRepository, TunnelsService],
 })
 export class TunnelsModule {}

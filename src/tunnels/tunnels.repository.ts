@@ -187,14 +187,6 @@ export class TunnelsRepository {
       FROM carried, lost WHERE t.id = carried.id AND lost.id = t.server_id`;
   }
 
-  async countByState(): Promise<{ state: string; count: number }[]> {
-    return this.database.readRows(
-      z.object({ state: z.string(), count: z.int() }),
-      // closed tunnels are history: counting them would cost more with every day
-      Prisma.sql`SELECT state::text, count(*)::int AS count FROM tunnels WHERE state <> 'closed' GROUP BY state`,
-    );
-  }
-
   private closeWhere(reason: string, condition: Prisma.Sql, limit: number): Promise<ClosedTunnel[]> {
     return this.database.rowsUnderCapacityLock(
       ClosedTunnel,

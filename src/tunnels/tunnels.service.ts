@@ -1,3 +1,5 @@
+import { EventEmitter } from 'node:events';
+
 import { Inject, Injectable } from '@nestjs/common';
 
 import { CONFIG, type Config } from '../platform/config/config.js';
@@ -21,7 +23,7 @@ import { type SettingsFields, settingsOf } from './tunnel-settings.js';
 import { TunnelFencesRepository } from './tunnel-fences.repository.js';
 import { TunnelKeys, tunnelToken } from './tunnel-key.js';
 import { keyOfTunnel, type ListTunnelsQuery } from './tunnel-list.js';
-import { type AdmissionOutcome, TunnelsRepository } from './tunnels.repository.js';
+import { type AdmissionOutcome, type NewTunnel, TunnelsRepository } from './tunnels.repository.js';
 
 /** Capacity comes back when tunnels close or servers return: within the minute, or somebody is paged already. */
 const NO_CAPACITY_RETRY_SECONDS = 30;
@@ -36,9 +38,25 @@ const SETTINGS = [
   'ttlSeconds',
 ] as const satisfies (keyof typeof SettingsFields | 'ttlSeconds')[];
 
+/** What asking for a tunnel came to; `failed`: nobody could decide. */
+export const ADMISSION_OUTCOMES = [
+  'granted',
+  'user_suspended',
+  'quota_exceeded',
+  'no_capacity',
+  'name_taken',
+  'port_taken',
+  'port_out_of_range',
+  'failed',
+] as const;
+type Admitted = (typeof ADMISSION_OUTCOMES)[number];
+
 /** Tunnels, as their owners work with them. */
 @Injectable()
 export class TunnelsService {
+  /** Tells of each decision about a new tunnel. */
+  readonly admissions = new EventEmitter<{ decided: [Admitted] }>();
+
   constructor(
     @Inject(CONFIG) private readonly config: Config,
     private readonly tunnels: TunnelsRepository,
@@ -54,14 +72,12 @@ export class TunnelsService {
   async open(caller: Caller, request: OpenTunnelRequest, { id, secret }: NewResource): Promise<OpenedTunnel> {
     this.checkBandwidth(request);
     const token = tunnelToken(secret);
-    const outcome = await this.tunnels.open(
-      { ...request, id, userId: caller.userId, sealedKey: this.keys.seal(token, id) },
-      {
-        userTunnels: this.planLimit(caller),
-        useReserve: caller.role === 'admin',
-        avoidServers: this.boreServers.unreachable(),
-      },
-    );
+    const outcome = await this.admit(caller, {
+      ...request,
+      id,
+      userId: caller.userId,
+      sealedKey: this.keys.seal(token, id),
+    });
     if (outcome !== 'opened' && outcome !== 'exists') throw this.refusal(outcome, caller);
     return this.opened(await this.find(caller, id), token);
   }
@@ -144,6 +160,22 @@ export class TunnelsService {
     const closed = [...(await this.tunnels.closeExpired(limit)), ...(await this.tunnels.closeAbandoned(limit))];
     await orderClosed(this.boreServers, closed);
     return closed.length;
+  }
+
+  private async admit(caller: Caller, tunnel: NewTunnel): Promise<AdmissionOutcome> {
+    try {
+      const outcome = await this.tunnels.open(tunnel, {
+        userTunnels: this.planLimit(caller),
+        useReserve: caller.role === 'admin',
+        avoidServers: this.boreServers.unreachable(),
+      });
+      // a repeated request was decided when it came first
+      if (outcome !== 'exists') this.admissions.emit('decided', outcome === 'opened' ? 'granted' : outcome);
+      return outcome;
+    } catch (error) {
+      this.admissions.emit('decided', 'failed');
+      throw error;
+    }
   }
 
   /** @throws PlatformError NOT_FOUND, also for a tunnel of somebody else */

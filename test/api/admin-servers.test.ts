@@ -285,8 +285,11 @@ describe('a server whose lease ends just as its heartbeat arrives', () => {
     };
     await inTransaction(plane.database, async (client) => {
       // ends in a moment, so that the lock of the heartbeat is there before
-      await plane.database.query(`UPDATE servers SET lease_until = now() + interval '0.5 s' WHERE id = 'late'`);
-      await client.query(`SELECT FROM servers WHERE id = 'late' AND lease_until > clock_timestamp() FOR NO KEY UPDATE`);
+      await plane.database.query(`UPDATE servers SET lease_until = now() + interval '2 s' WHERE id = 'late'`);
+      const held = await client.query(
+        `SELECT FROM servers WHERE id = 'late' AND lease_until > clock_timestamp() FOR NO KEY UPDATE`,
+      );
+      expect(held.rowCount).toBe(1);
       const over = `SELECT lease_until < clock_timestamp() AS over FROM servers WHERE id = 'late'`;
       await until(async () => (await plane.database.query(over))[0]?.['over'], 'its lease has ended');
       // twice: the second time says that the first has looked at tunnels too

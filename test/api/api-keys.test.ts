@@ -315,7 +315,7 @@ describe('a request for a key', () => {
   });
 });
 
-describe('housekeeping', () => {
+describe('housekeeping', { timeout: 60_000 }, () => {
   it('deletes keys that ended a month ago', async () => {
     const { login } = await newAccount();
     const [revoked, expired, recent, open] = await Promise.all(
@@ -327,7 +327,8 @@ describe('housekeeping', () => {
     const keeper = await startBackend({ database, env: { HOUSEKEEPING_INTERVAL_MS: '50' } });
     try {
       const ids = async () => (await login.get(KEYS)).body.items.map(({ id }: { id: string }) => id);
-      await until(async () => (await ids()).length === 2, 'the keys are forgotten');
+      // the other backends put their own, rarer schedule back every 10 s
+      await until(async () => (await ids()).length === 2, 'the keys are forgotten', 40_000);
       expect(new Set(await ids())).toEqual(new Set([recent, open]));
     } finally {
       await keeper.stop();

@@ -14,7 +14,13 @@ let token = '';
 
 beforeAll(async () => {
   postgres = await OwnPostgres.start();
-  const env = { PLAN_FREE_TUNNELS: '1000', RESERVED_CAPACITY_PERCENT: '0', SERVER_LEASE_SECONDS: '600' };
+  const env = {
+    PLAN_FREE_TUNNELS: '1000',
+    RESERVED_CAPACITY_PERCENT: '0',
+    SERVER_LEASE_SECONDS: '600',
+    // a job of the backend that is paused would wait for the lock beside its request
+    HOUSEKEEPING_INTERVAL_MS: '60000',
+  };
   backends = await Promise.all([0, 1].map(() => startBackend({ database: postgres, env })));
   server = new PlaneClient(at(0), SECRETS.INTERNAL_API_KEY, 's1', { min: 10_000, max: 10_999 });
   await server.register({ maxTunnels: 1_000 });

@@ -61,7 +61,7 @@ describe('a backend', () => {
 
   it('with open streams stops at once: they end, and go on at another', async () => {
     const user = await plane.newUser();
-    const stopping = await startBackend({ database: plane.database, env: { SHUTDOWN_DRAIN_SECONDS: '1' } });
+    const stopping = await startBackend({ database: plane.database, env: { SHUTDOWN_DRAIN_SECONDS: '3' } });
     const stream = await open(user.at(stopping.url));
     const tunnel = await openTunnel(user);
     await stream.received(1);
@@ -72,7 +72,8 @@ describe('a backend', () => {
     await user.patch(`/api/v1/tunnels/${tunnel.id}`, { name: 'while-draining' });
     await stream.received(2);
     expect(await stopping.exitCode()).toBe(0);
-    expect(performance.now() - began).toBeLessThan(3_000);
+    // its drain, and two seconds
+    expect(performance.now() - began).toBeLessThan(5_000);
     await until(() => stream.ended, 'the stream ends');
     expect(stream.events.at(-1)).toEqual({ id: undefined, event: 'end', data: { code: 'UNAVAILABLE' } });
     await user.delete(`/api/v1/tunnels/${tunnel.id}`);
@@ -113,7 +114,9 @@ describe('a backend', () => {
   ])(
     'cuts off who does not read, and keeps nothing for them: %s',
     async (_, begin) => {
-      const slowReader = await startBackend({ database: plane.database });
+      // so little that it collects its garbage, and ends when it keeps what nobody reads
+      const env = { NODE_OPTIONS: '--max-old-space-size=256' };
+      const slowReader = await startBackend({ database: plane.database, env });
       const user = await plane.newUser();
       const { id: userId } = (await user.get('/api/v1/auth/me')).body;
       const carried = async () =>
@@ -196,19 +199,36 @@ describe('a backend', () => {
     await stream.received(1, 2_000);
     const listeners = `SELECT FROM pg_stat_activity WHERE application_name = 'bore-events' AND datname = current_database()`;
     await until(async () => (await plane.database.query(listeners)).length === 1, 'all listen again');
-    await user.delete(`/api/v1/tunnels/${id}`);
-    await stream.received(2, 500);
+    // without hints it would look once a second
+    const waited: number[] = [];
+    for (let i = 0; i < 5; i++) {
+      const began = performance.now();
+      await user.patch(`/api/v1/tunnels/${id}`, { name: `n${i}` });
+      await stream.received(2 + i);
+      waited.push(performance.now() - began);
+    }
+    expect(waited.toSorted((a, b) => a - b)[2]).toBeLessThan(500);
   });
+});
 
-  it('forgets events when their time is over', async () => {
-    await plane.database.query(
-      `UPDATE events SET at = now() - interval '73 hours' WHERE id < (SELECT max(id) FROM events)`,
+// with backends of its own: those of one database must agree on how often they look
+it('forgets events when their time is over', async () => {
+  const own = await ControlPlane.start({ env: { HOUSEKEEPING_INTERVAL_MS: '50' } });
+  try {
+    const { id } = (await (await own.newUser()).get('/api/v1/auth/me')).body;
+    // more than one statement deletes
+    await own.database.query(
+      `INSERT INTO events (user_id, type, at, data)
+       SELECT $1, 'tunnel.updated', now() - make_interval(hours => CASE WHEN n > 12000 THEN 71 ELSE 73 END), '{}'
+       FROM generate_series(1, 12002) AS n`,
+      [id],
     );
-    const quick = await startBackend({ database: plane.database, env: { HOUSEKEEPING_INTERVAL_MS: '50' } });
-    const left = async () => (await plane.database.query('SELECT FROM events')).length;
-    await until(async () => (await left()) === 1, 'one is left', 20_000);
-    await quick.stop();
-  });
+    const left = () => own.database.query(`SELECT at < now() - interval '72 hours' AS old FROM events`);
+    await until(async () => (await left()).length === 2, 'two are left', 20_000);
+    expect(await left()).toEqual([{ old: false }, { old: false }]);
+  } finally {
+    await own.stop();
+  }
 });
 
 /** A short text as a client of a WebSocket sends it: masked, with zeros. */

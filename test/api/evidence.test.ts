@@ -12,15 +12,22 @@ let plane: ControlPlane;
 let admin: Api;
 
 beforeAll(async () => {
-  plane = await ControlPlane.start({ env: { SERVER_LOST_GRACE: '0', HOUSEKEEPING_INTERVAL_MS: '100' } });
+  plane = await ControlPlane.start({
+    env: {
+      SERVER_LOST_GRACE: '0',
+      HOUSEKEEPING_INTERVAL_MS: '100',
+      // what is written below is of days long past, and not to be forgotten meanwhile
+      CONNECTION_RETENTION_DAYS: '3650',
+    },
+  });
   admin = await plane.admin();
   await plane.newServer('s1', 20_900, 10);
 });
 
 afterAll(() => plane?.stop());
 
-const evidence = (from: string, to: string, as = admin, port = PORT) =>
-  as.get(`/api/v1/admin/evidence?serverId=s1&port=${port}&from=${from}&to=${to}`);
+const evidence = (from: string, to: string, as = admin, port = PORT, server = 's1') =>
+  as.get(`/api/v1/admin/evidence?serverId=${server}&port=${port}&from=${from}&to=${to}`);
 const linesOf = (text: string) =>
   text
     .trimEnd()
@@ -121,16 +128,20 @@ it('finds a tunnel where it was before it moved, and where it is since', async (
 });
 
 it('shows what administrators did to the tunnel, and nothing of other ports', async () => {
-  const { id } = (await (await plane.newUser()).post('/api/v1/tunnels', { port: PORT + 1 })).body;
-  await admin.post(`/api/v1/admin/tunnels/${id}/suspend`, { reason: 'phishing' });
+  // of its own: the tunnel that moved has any port of the first server
+  await plane.newServer('s2', 20_970, 10);
+  const opened = await (await plane.newUser()).post('/api/v1/tunnels', { port: 20_971 });
+  expect(opened.status).toBe(201);
+  const { id } = opened.body;
+  expect((await admin.post(`/api/v1/admin/tunnels/${id}/suspend`, { reason: 'phishing' })).status).toBe(200);
   const now = (minutes: number) => new Date(Date.now() + minutes * 60_000).toISOString();
-  const lines = linesOf((await evidence(now(-5), now(5), admin, PORT + 1)).text);
+  const lines = linesOf((await evidence(now(-5), now(5), admin, 20_971, 's2')).text);
   expect(lines.map(({ kind }) => kind)).toContain('action');
   expect(lines.find(({ action }) => action === 'tunnel.suspended')).toMatchObject({
     tunnelId: id,
     clientAddress: '127.0.0.1',
   });
-  expect(linesOf((await evidence(now(-5), now(5), admin, PORT + 2)).text).map(({ kind }) => kind)).toEqual([
+  expect(linesOf((await evidence(now(-5), now(5), admin, 20_972, 's2')).text).map(({ kind }) => kind)).toEqual([
     'export',
     'end',
   ]);

@@ -14,6 +14,9 @@ const PASSWORD = 'correct horse battery';
 /** A server and a port of it that requests may do anything to. */
 const FUZZED = { server: 'fuzzed', port: '10000' };
 
+/** Each may be suspended before it has opened a tunnel: so many in a row are not. */
+const VICTIMS = 5;
+
 interface Account {
   readonly email: string;
   readonly id: string;
@@ -26,9 +29,15 @@ class Supply<T> {
 
   constructor(private readonly make: () => Promise<T>) {}
 
+  /** What could not be made is made anew for who asks next. */
   get(): Promise<T> {
-    this.current ??= this.make();
-    return this.current;
+    if (this.current) return this.current;
+    const made = this.make();
+    this.current = made;
+    made.catch(() => {
+      if (this.current === made) this.current = undefined;
+    });
+    return made;
   }
 
   /** Only what is still the current one: of many that notice its end, one makes another. */
@@ -65,12 +74,18 @@ export class FuzzWorld {
     };
     this.ownTunnel = new Supply(async () => open((await this.owner.get()).api));
     this.victimTunnel = new Supply(async () => {
-      const victim = await this.victim.get();
-      return open(victim.api).catch(async () => {
-        // suspended with an earlier tunnel
-        await this.victim.gone(victim);
-        return open((await this.victim.get()).api);
-      });
+      let refused: unknown;
+      for (let i = 0; i < VICTIMS; i++) {
+        const victim = await this.victim.get();
+        try {
+          return await open(victim.api);
+        } catch (error) {
+          // suspended, with an earlier tunnel or just now
+          refused = error;
+          await this.victim.gone(victim);
+        }
+      }
+      throw refused;
     });
     this.apiKey = new Supply(async () => {
       const { api } = await this.owner.get();

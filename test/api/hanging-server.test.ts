@@ -13,6 +13,8 @@ const SPARE_TUNNELS = 200;
 /** A request that waits for the server takes a hundred times as long as before. */
 const MEDIAN_RATIO_MAX = 2;
 const P95_RATIO_MAX = 3;
+/** Of fewer, it is the longest or the one before. */
+const P95_OF_MIN = 40;
 /** A busy machine alone can make this of a few milliseconds; a third of a call's time. */
 const NOISE_MS = 500;
 /** The time limit of a call: what is answered in less has not waited for one that hangs. */
@@ -50,7 +52,9 @@ beforeAll(async () => {
     requests[`token ${location}`] = () => user.post(`${path}/token`, undefined);
     requests[`disconnect ${location}`] = () => user.post(`${path}/disconnect`, undefined);
   }
-  spare = await Promise.all(Array.from({ length: SPARE_TUNNELS }, () => open('hangs')));
+  spare = [];
+  while (spare.length < SPARE_TUNNELS)
+    spare.push(...(await Promise.all(Array.from({ length: 20 }, () => open('hangs')))));
   requests['deletion hangs'] = () => user.delete(`/api/v1/tunnels/${spare.pop()}`);
 });
 
@@ -95,7 +99,8 @@ function expectFlat(before: Map<string, number[]>, during: Map<string, number[]>
     const figures = `${kind}: ${taken.length} requests, median × ${ratio(0.5)}, p95 × ${ratio(0.95)}, longest ${longest.toFixed(0)} ms`;
     process.stdout.write(`${figures}\n`);
     expect(share(taken, 0.5), figures).toBeLessThan(Math.max(share(was, 0.5) * MEDIAN_RATIO_MAX, NOISE_MS));
-    expect(share(taken, 0.95), figures).toBeLessThan(Math.max(share(was, 0.95) * P95_RATIO_MAX, NOISE_MS));
+    if (taken.length >= P95_OF_MIN)
+      expect(share(taken, 0.95), figures).toBeLessThan(Math.max(share(was, 0.95) * P95_RATIO_MAX, NOISE_MS));
     expect(longest, figures).toBeLessThan(CALL_MS);
   }
 }

@@ -97,10 +97,13 @@ describe('a backend that is killed', () => {
     const lost = inTransaction(plane.database, async (admission) => {
       await admission.query('SELECT lock_capacity()');
       const answer = open('crash', { name: 'survivor' }).catch(() => undefined);
+      // and not a job of housekeeping, which waits here too
+      const claimed = `SELECT FROM idempotency_keys WHERE key = 'crash' AND sealed_answer IS NULL`;
+      await until(async () => (await plane.database.query(claimed)).length === 1, 'the key is claimed');
       await somebodyWaits(plane.database);
       await inTransaction(plane.database, async (answering) => {
-        // it has claimed the key, and will keep its answer only behind us
-        await answering.query(`SELECT FROM idempotency_keys WHERE key = 'crash' FOR UPDATE`);
+        // it will keep its answer only behind us
+        expect((await answering.query(`${claimed} FOR UPDATE`)).rowCount).toBe(1);
         await admission.query('COMMIT');
         const opened = `SELECT FROM tunnels WHERE name = 'survivor' AND state <> 'closed'`;
         await until(async () => (await plane.database.query(opened)).length === 1, 'the tunnel is open');

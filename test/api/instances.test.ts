@@ -82,7 +82,7 @@ describe('a backend without Redis', { timeout: 60_000 }, () => {
   });
 
   it('waits for one that is about to end, and serves while that one drains', async () => {
-    const old = await start({ ...ALONE, SHUTDOWN_DRAIN_SECONDS: '3' });
+    const old = await start({ ...ALONE, SHUTDOWN_DRAIN_SECONDS: '10' });
     const successor = start(ALONE);
     // the successor asks for its place already
     const asked = `SELECT FROM pg_stat_activity WHERE application_name = 'bore-instance' AND datname = current_database()`;

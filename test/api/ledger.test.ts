@@ -131,26 +131,26 @@ describe('the usage of a tunnel', () => {
 
   it('is shown in hours and days (UTC), the empty ones too, with the sum of what is shown', async () => {
     const id = await open();
-    await book(id, '2026-03-01T22:00:00Z', 1);
-    await book(id, '2026-03-01T23:00:00Z', 10);
-    await book(id, '2026-03-02T00:00:00Z', 100);
-    await book(id, '2026-03-04T12:00:00Z', 5_000_000_000);
-    const days = await usage(id, '?bucket=day&from=2026-03-01T15:00:00Z&to=2026-03-05T00:00:00Z');
+    await book(id, '2126-03-01T22:00:00Z', 1);
+    await book(id, '2126-03-01T23:00:00Z', 10);
+    await book(id, '2126-03-02T00:00:00Z', 100);
+    await book(id, '2126-03-04T12:00:00Z', 5_000_000_000);
+    const days = await usage(id, '?bucket=day&from=2126-03-01T15:00:00Z&to=2126-03-05T00:00:00Z');
     expect(days.body).toEqual({
       total: { bytesIn: 5_000_000_111, bytesOut: 10_000_000_222, connections: 4 },
       buckets: [
-        { start: '2026-03-01T00:00:00.000Z', bytesIn: 11, bytesOut: 22, connections: 2 },
-        { start: '2026-03-02T00:00:00.000Z', bytesIn: 100, bytesOut: 200, connections: 1 },
-        { start: '2026-03-03T00:00:00.000Z', bytesIn: 0, bytesOut: 0, connections: 0 },
-        { start: '2026-03-04T00:00:00.000Z', bytesIn: 5_000_000_000, bytesOut: 10_000_000_000, connections: 1 },
+        { start: '2126-03-01T00:00:00.000Z', bytesIn: 11, bytesOut: 22, connections: 2 },
+        { start: '2126-03-02T00:00:00.000Z', bytesIn: 100, bytesOut: 200, connections: 1 },
+        { start: '2126-03-03T00:00:00.000Z', bytesIn: 0, bytesOut: 0, connections: 0 },
+        { start: '2126-03-04T00:00:00.000Z', bytesIn: 5_000_000_000, bytesOut: 10_000_000_000, connections: 1 },
       ],
     });
-    const hours = await usage(id, '?bucket=hour&from=2026-03-01T22:30:00Z&to=2026-03-02T00:00:00Z');
+    const hours = await usage(id, '?bucket=hour&from=2126-03-01T22:30:00Z&to=2126-03-02T00:00:00Z');
     expect(hours.body).toMatchObject({
       total: { bytesIn: 11 },
       buckets: [
-        { start: '2026-03-01T22:00:00.000Z', bytesIn: 1 },
-        { start: '2026-03-01T23:00:00.000Z', bytesIn: 10 },
+        { start: '2126-03-01T22:00:00.000Z', bytesIn: 1 },
+        { start: '2126-03-01T23:00:00.000Z', bytesIn: 10 },
       ],
     });
   });

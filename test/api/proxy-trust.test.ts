@@ -29,14 +29,14 @@ const start = async (trusted?: string) => {
 };
 
 /** The status of a login from a peer, with what it says of whom it asks for. */
-async function login(localAddress: string, forwardedFor?: string): Promise<number> {
-  const request = http.request(`${backend?.url}/api/v1/auth/login`, {
+async function login(localAddress: string, forwardedFor?: string, route = 'login', body: object = {}): Promise<number> {
+  const request = http.request(`${backend?.url}/api/v1/auth/${route}`, {
     method: 'POST',
     localAddress,
     agent: false,
     headers: { 'content-type': 'application/json', ...(forwardedFor && { 'x-forwarded-for': forwardedFor }) },
   });
-  request.end('{}');
+  request.end(JSON.stringify(body));
   const [response]: http.IncomingMessage[] = await once(request, 'response');
   if (!response) throw new Error('no answer');
   await text(response);
@@ -85,6 +85,29 @@ describe('X-Forwarded-For', () => {
   it('that holds no address is one caller, not a new one each time', async () => {
     await start('127.0.0.9');
     expect(await statusesOf(7, (i) => login('127.0.0.9', `unknown-${i}`))).toEqual(FIVE_AND_TWO_REFUSED);
+  });
+
+  it('that holds no address is nobody’s address in the lists of logins and in the audit log', async () => {
+    await start('127.0.0.9');
+    const account = { email: 'forwarded@example.com', password: 'correct horse battery' };
+    const asked: [forwardedFor: string, stored: string | null][] = [
+      ['<script>alert(1)</script>', null],
+      ['unknown', null],
+      ['203.0.113.7:4711', null],
+      [`fe80::1%${'x'.repeat(2_000)}`, 'fe80::1'],
+      ['203.0.113.7', '203.0.113.7'],
+      ['2001:db8::7', '2001:db8::7'],
+    ];
+    for (const [i, [forwardedFor]] of asked.entries()) {
+      expect(await login('127.0.0.9', forwardedFor, i === 0 ? 'signup' : 'login', account)).toBe(i === 0 ? 201 : 200);
+    }
+    const expected = asked.map(([, stored]) => stored);
+    const sessions = await database.query('SELECT client_address FROM auth_sessions ORDER BY id');
+    expect(sessions.map((row) => row['client_address'])).toEqual(expected);
+    const entries = await database.query(
+      `SELECT client_address FROM audit_log WHERE action = 'login.succeeded' ORDER BY id`,
+    );
+    expect(entries.map((row) => row['client_address'])).toEqual(expected);
   });
 
   it('with IPv6 counts by the /64, and a mapped IPv4 address as what it is', async () => {

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type Answer, Api } from '../harness/api.js';
 import { type Backend, startBackend } from '../harness/backend.js';
 import { createDatabase, type TestDatabase } from '../harness/database.js';
+import { heldUp } from '../harness/held-up.js';
 import { OwnRedis, redisMissing, REDIS_PASSWORD } from '../harness/own-redis.js';
 import { until } from '../harness/until.js';
 
@@ -19,9 +20,13 @@ beforeAll(async () => {
   if (MISSING) return;
   database = await createDatabase();
   redis = await OwnRedis.start();
+  await startBackends();
+});
+
+async function startBackends(): Promise<void> {
   backends = await Promise.all([0, 1].map(() => startBackend({ database, env: { ...redis.env, ...LIMITS } })));
   await Promise.all(backends.map((backend) => backend.waitFor('Redis is reachable')));
-});
+}
 
 afterAll(async () => {
   redis?.signal('SIGCONT');
@@ -45,14 +50,37 @@ function count(answers: readonly Answer[], status: number): number {
   return answers.filter((answer) => answer.status === status).length;
 }
 
+/** What Redis does not answer in this time is counted by the process, and the machine may be what stood still. */
+const COMMAND_TIMEOUT_MS = 1_000;
+/** How often guesses are made anew after that. */
+const TRIES = 5;
+
+/** Whether `work` was done in less time than a command that Redis does not answer. */
+async function isQuick(work: () => Promise<unknown>): Promise<boolean> {
+  const began = performance.now();
+  await work();
+  return performance.now() - began < COMMAND_TIMEOUT_MS;
+}
+
 /** 60 guesses at once, spread over both backends. */
-function guesses(email: string): Promise<Answer[]> {
+function guesses(): Promise<Answer[]> {
+  const email = newEmail();
   return Promise.all(Array.from({ length: 60 }, (_, i) => login(i % 2, email, 'wrong')));
+}
+
+/** 60 guesses at once; others when there were more than five, and some of them Redis may not have counted. */
+async function countedGuesses(): Promise<Answer[]> {
+  let answers: Answer[] = [];
+  for (let i = 0; i < TRIES; i++) {
+    const wasQuick = await isQuick(async () => (answers = await guesses()));
+    if (wasQuick || count(answers, 401) === 5) break;
+  }
+  return answers;
 }
 
 describe('two backends on one Redis', { timeout: 120_000 }, () => {
   it('share a limit, to the last attempt', async () => {
-    const answers = await guesses(newEmail());
+    const answers = await countedGuesses();
     expect(count(answers, 401)).toBe(5);
     expect(count(answers, 429)).toBe(55);
   });
@@ -61,7 +89,9 @@ describe('two backends on one Redis', { timeout: 120_000 }, () => {
     const email = newEmail();
     await at(0).post('/api/v1/auth/signup', { email, password: PASSWORD });
     expect((await login(0, email, PASSWORD, '192.0.2.1')).status).toBe(200);
-    for (let i = 0; i < 100; i++) await login(i % 2, email, 'wrong', `203.0.113.${i}`);
+    for (let i = 0, counted = 0; counted < 100 && i < 200; i++) {
+      if (await isQuick(() => login(i % 2, email, 'wrong', `203.0.113.${i}`))) counted++;
+    }
     expect((await login(0, email, PASSWORD, '192.0.2.2')).status).toBe(429);
     expect((await login(1, email, PASSWORD, '192.0.2.1')).status).toBe(200);
   });
@@ -105,7 +135,7 @@ describe('Redis that is lost', { timeout: 120_000 }, () => {
       expect((await at(0).get('/health/ready')).body.status).toBe('degraded');
       expect((await at(0).get('/health/ready')).status).toBe(200);
 
-      const perProcess = await guesses(newEmail());
+      const perProcess = await guesses();
       expect(count(perProcess, 401)).toBe(10);
       expect(count(perProcess, 429)).toBe(50);
 
@@ -116,7 +146,7 @@ describe('Redis that is lost', { timeout: 120_000 }, () => {
       await Promise.all(callers);
     }
     expect(answers.filter(({ status }) => status !== 200).map(({ text }) => text)).toEqual([]);
-    expect(count(await guesses(newEmail()), 401)).toBe(5);
+    expect(count(await countedGuesses(), 401)).toBe(5);
     for (const backend of backends) {
       expect(backend.output().match(/Redis is not reachable/g)).toHaveLength(1);
       expect(backend.output()).not.toContain(REDIS_PASSWORD);
@@ -130,9 +160,13 @@ describe('Redis that is lost', { timeout: 120_000 }, () => {
     expect((await login(0, email, 'wrong')).status).toBe(401);
     expect(performance.now() - began).toBeLessThan(5_000);
     await until(async () => (await redisState(0)) === 'degraded', 'it is noticed', 40_000);
-    const later = performance.now();
-    for (let i = 0; i < 20; i++) expect((await at(0).get('/api/v1/auth/me')).status).toBe(401);
-    expect(performance.now() - later).toBeLessThan(1_000);
+    let heldUpMs = 0;
+    for (let i = 0; i < 20; i++) {
+      const { answer, ms } = await heldUp(at(0).url, () => at(0).get('/api/v1/auth/me'));
+      expect(answer.status).toBe(401);
+      heldUpMs += ms;
+    }
+    expect(heldUpMs).toBeLessThan(1_000);
     redis.signal('SIGCONT');
     await until(async () => (await redisState(0)) === 'up', 'it is back', 40_000);
   });
@@ -140,15 +174,18 @@ describe('Redis that is lost', { timeout: 120_000 }, () => {
 
 describe('Redis that is full', { timeout: 120_000 }, () => {
   it('refuses writes: limits go on for each process, and the log says so once', async () => {
+    // others may have said of the Redis that hung what is looked for here
+    await Promise.all(backends.map((backend) => backend.stop()));
+    await startBackends();
     await redis.ask((client) => client.config('SET', 'maxmemory', '1'));
     try {
-      const answers = await guesses(newEmail());
+      const answers = await guesses();
       expect(count(answers, 401)).toBe(10);
       expect(count(answers, 429)).toBe(50);
       for (const backend of backends) expect(backend.output().match(/Redis refused a command/g)).toHaveLength(1);
     } finally {
       await redis.ask((client) => client.config('SET', 'maxmemory', '0'));
     }
-    expect(count(await guesses(newEmail()), 401)).toBe(5);
+    expect(count(await countedGuesses(), 401)).toBe(5);
   });
 });

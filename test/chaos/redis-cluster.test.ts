@@ -19,7 +19,7 @@ let run: ChaosRun;
 beforeAll(async () => {
   if (missing !== undefined) return;
   redis = await OwnRedisCluster.start();
-  bed = await ChaosBed.start('127.44.0.1', { backendEnv: redis.env });
+  bed = await ChaosBed.start('127.49.0.1', { backendEnv: redis.env });
   run = new ChaosRun(bed);
 }, START_MS);
 

@@ -109,13 +109,13 @@ export class EndlessVisitor {
   private async visit(): Promise<boolean> {
     const socket = net.connect({ host: this.address.host, port: this.address.port, allowHalfOpen: true });
     socket.on('error', () => undefined);
-    socket.setTimeout(SILENCE_MS, () => socket.destroy());
+    socket.setTimeout(this.returned === 0 ? FIRST_MS : SILENCE_MS).on('timeout', () => socket.destroy());
     let sent = 0;
     let heard = 0;
     let isBegun = false;
     const say = () => {
       if (this.isLeaving) {
-        socket.setTimeout(END_MS, () => socket.destroy());
+        socket.setTimeout(END_MS);
         socket.end();
         return;
       }
@@ -128,6 +128,7 @@ export class EndlessVisitor {
       if (!isText(chunk, heard)) this.wrong += chunk.length;
       this.heardAt = performance.now();
       if (!isBegun) this.outage.worked(this.heardAt);
+      if (!isBegun && !this.isLeaving) socket.setTimeout(SILENCE_MS);
       isBegun = true;
       heard += chunk.length;
       this.returned += chunk.length;

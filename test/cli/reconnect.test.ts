@@ -103,7 +103,7 @@ describe('a tunnel that is carried', () => {
     expect(await deleted.exitCode()).toBe(1);
     expect(deleted.output()).toMatch(/borectl: The tunnel is closed: somebody has deleted it\.\n$/);
 
-    const expired = await person.open(service.port, '--ttl', '1');
+    const expired = await person.open(service.port, '--ttl', '5');
     expect(await expired.exitCode()).toBe(1);
     expect(expired.output()).toMatch(/borectl: The tunnel is closed: its time to live is over\.\n$/);
   });

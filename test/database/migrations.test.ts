@@ -48,6 +48,12 @@ describe('migrate:up and migrate:status', () => {
     expect(await migrate(['status'])).toEqual({ code: 0, said: 'the database is up to date\n' });
   });
 
+  it('go past a pooler, whose connections are lent to others', async () => {
+    const { host, port } = database.address;
+    const pooled = { DB_HOST: host, DB_PORT: '1', DB_DIRECT_HOST: host, DB_DIRECT_PORT: String(port) };
+    expect(await migrate(['up'], pooled)).toMatchObject({ code: 0, said: expect.stringMatching(/^applied: .*_init/) });
+  });
+
   it('apply each migration once when four run at the same time', async () => {
     const runs = await Promise.all([1, 2, 3, 4].map(() => migrate(['up'])));
     expect(runs.map(({ code }) => code)).toEqual([0, 0, 0, 0]);

@@ -4,17 +4,21 @@ import http from 'node:http';
 /** The admin surface of a bore-server that is well, fails, or takes requests and never answers, as it is told. */
 export class AdminEndpoint {
   mode: 'answers' | 'fails' | 'hangs' = 'answers';
-  /** Requests that have arrived. */
-  arrived = 0;
+  /** Paths of the requests that have arrived. */
+  paths: (string | undefined)[] = [];
   private readonly held = new Set<http.ServerResponse>();
   private readonly server = http.createServer((request, response) => {
-    this.arrived++;
+    this.paths.push(request.url);
     request.resume();
     if (this.mode === 'answers') return answer(response);
     if (this.mode === 'fails') return void response.writeHead(503).end('{}');
     this.held.add(response);
     response.once('close', () => this.held.delete(response));
   });
+
+  get arrived(): number {
+    return this.paths.length;
+  }
 
   async listen(): Promise<string> {
     await once(this.server.listen(0, '127.0.0.1'), 'listening');
@@ -38,8 +42,8 @@ export class AdminEndpoint {
   }
 }
 
-/** As a bore-server that has new settings of a tunnel. */
+/** As a bore-server that does whatever it is told. */
 function answer(response: http.ServerResponse): void {
   response.setHeader('content-type', 'application/json');
-  response.end('{"updated":true}');
+  response.end('{"closed":true,"fenced":true,"updated":true}');
 }

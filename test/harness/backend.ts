@@ -27,6 +27,8 @@ interface BackendOptions {
   readonly env?: NodeJS.ProcessEnv;
   /** The process is expected to end instead of becoming ready. */
   readonly expectFailure?: boolean;
+  /** Another build's `main.js`; default: that of `dist`. */
+  readonly main?: string;
 }
 
 /** A backend process that listens on a port of its own. */
@@ -39,9 +41,14 @@ export class Backend extends RunningProcess {
 }
 
 /** Starts `dist/main.js` and resolves when it accepts requests. */
-export async function startBackend({ database, env, expectFailure = false }: BackendOptions): Promise<Backend> {
+export async function startBackend({
+  database,
+  env,
+  expectFailure = false,
+  main = MAIN,
+}: BackendOptions): Promise<Backend> {
   const { host, port, database: name, user, password } = database.address;
-  const backend = new Backend(process.execPath, [MAIN], {
+  const backend = new Backend(process.execPath, [main], {
     PATH: process.env['PATH'],
     HOST: '127.0.0.1',
     PORT: String(await ownPort()),

@@ -26,6 +26,8 @@ interface BoreServerOptions {
   readonly env?: NodeJS.ProcessEnv;
   /** How many descriptors it may have (`ulimit -n`, soft and hard); default: as many as we. */
   readonly descriptors?: number;
+  /** Another build's `bore-server/main.js`; default: that of `dist`. */
+  readonly main?: string;
 }
 
 /** A bore-server process on the loopback network. */
@@ -42,7 +44,7 @@ export class BoreServerProcess extends RunningProcess {
 /** Starts `dist/bore-server/main.js` and resolves when it takes clients (with a backend: when it is registered). */
 export async function startBoreServer(options: BoreServerOptions): Promise<BoreServerProcess> {
   const { backend, secret, serverId = 's1', ports, controlPort = 0, address = '127.0.0.1', env } = options;
-  const [command, args] = limited(options.descriptors);
+  const [command, args] = limited(options.main ?? MAIN, options.descriptors);
   const server = new BoreServerProcess(command, args, {
     PATH: process.env['PATH'],
     BORE_PORT_RANGE: `${ports.min}:${ports.max}`,
@@ -79,7 +81,7 @@ export function newDataDir(): Promise<string> {
 }
 
 /** The command line of a bore-server that may have so many descriptors. Node would raise a soft limit to the hard one. */
-function limited(descriptors: number | undefined): [command: string, args: string[]] {
-  if (descriptors === undefined) return [process.execPath, [MAIN]];
-  return ['sh', ['-c', `ulimit -n ${descriptors} && exec "$@"`, 'sh', process.execPath, MAIN]];
+function limited(main: string, descriptors: number | undefined): [command: string, args: string[]] {
+  if (descriptors === undefined) return [process.execPath, [main]];
+  return ['sh', ['-c', `ulimit -n ${descriptors} && exec "$@"`, 'sh', process.execPath, main]];
 }

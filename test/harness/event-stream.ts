@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import http from 'node:http';
+import https from 'node:https';
 
 import type { Api } from './api.js';
 import { until } from './until.js';
@@ -36,10 +37,15 @@ export class EventStream {
     response.on('end', end).on('close', end).on('error', end);
   }
 
-  /** Connects; resolves with the head of the answer. */
-  static async open(api: Api, path = '/api/v1/events', lastEventId = ''): Promise<EventStream> {
+  /**
+   * Connects; resolves with the head of the answer.
+   * @param ca whom to trust, where the URL is one of https
+   */
+  static async open(api: Api, path = '/api/v1/events', lastEventId = '', ca?: string): Promise<EventStream> {
     const headers = { ...api.headers, ...(lastEventId !== '' && { 'last-event-id': lastEventId }) };
-    const request = http.get(`${api.url}${path}`, { headers, agent: false });
+    const url = `${api.url}${path}`;
+    const options = { headers, agent: false };
+    const request = ca === undefined ? http.get(url, options) : https.get(url, { ...options, ca });
     request.on('error', () => undefined);
     const response = await new Promise<http.IncomingMessage>((resolve, reject) => {
       request.once('response', resolve).once('error', reject);

@@ -86,12 +86,24 @@ export class OwnCluster {
     return this.api.withToken(body.accessToken);
   }
 
-  /** What backends have logged as warnings or worse, since they were started for the last time but one. */
-  async loggedErrors(): Promise<string[]> {
+  /** What backends that stopped logged as warnings or worse from their drain on. Fails unless so many have stopped. */
+  async loggedErrorsOfStops(stops: number): Promise<string[]> {
+    const drains = (await this.logs('backend-')).flatMap((text) => text.split('"msg":"draining"').slice(1));
+    if (drains.length !== stops) throw new Error(`${drains.length} backends drained, and not ${stops}`);
+    return drains.flatMap((text) => text.split('\n')).filter((line) => /"level":"(warn|error|fatal)"/.test(line));
+  }
+
+  /** What nginx says of backends that did not answer. */
+  async unansweredByBackends(): Promise<string[]> {
+    const lines = (await this.logs('nginx')).flatMap((text) => text.split('\n'));
+    return lines.filter((line) => /\[(warn|error)\].*upstream/.test(line));
+  }
+
+  /** Of programs whose name begins so, those of their start before the last too. */
+  private async logs(prefix: string): Promise<string[]> {
     const folder = path.join(this.folder, 'logs');
-    const names = (await readdir(folder)).filter((name) => name.startsWith('backend-'));
-    const texts = await Promise.all(names.map((name) => readFile(path.join(folder, name), 'utf8')));
-    return texts.flatMap((text) => text.split('\n')).filter((line) => /"level":"(warn|error|fatal)"/.test(line));
+    const names = (await readdir(folder)).filter((name) => name.startsWith(prefix));
+    return Promise.all(names.map((name) => readFile(path.join(folder, name), 'utf8')));
   }
 
   /** Fails when its logs hold a secret. */

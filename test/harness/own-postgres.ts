@@ -10,6 +10,7 @@ import { BINARIES_HOME } from '../../src/local/state-folders.js';
 import { type DatabaseAddress, migrateUp } from '../../src/platform/database/migrations.js';
 import type { TestDatabase } from './database.js';
 import { scanDatabase } from './secret-scan.js';
+import { until } from './until.js';
 
 /** A PostgreSQL of a suite's own, for suites that kill it. */
 export class OwnPostgres implements TestDatabase {
@@ -65,14 +66,11 @@ export class OwnPostgres implements TestDatabase {
     await signalAll(this.running, 'SIGCONT');
   }
 
-  /** kill -9: of the postmaster; its children notice, and end. */
+  /** kill -9 of the postmaster; resolves when its children have noticed, and ended. */
   async kill9(): Promise<void> {
     await this.pool?.end();
     this.pool = undefined;
-    const { process: child } = this.running;
-    const gone = new Promise((resolve) => child.once('exit', resolve));
-    child.kill('SIGKILL');
-    await gone;
+    await killPostmaster(this.running);
   }
 
   async startAgain(): Promise<void> {
@@ -92,9 +90,29 @@ export class OwnPostgres implements TestDatabase {
 
 /** To every process of a PostgreSQL. */
 export async function signalAll(running: EmbeddedPostgres, signal: NodeJS.Signals): Promise<void> {
-  const postmaster = running.process.pid ?? 0;
-  const children = await readFile(`/proc/${postmaster}/task/${postmaster}/children`, 'utf8');
-  for (const pid of [postmaster, ...children.trim().split(' ').map(Number)]) process.kill(pid, signal);
+  running.process.kill(signal);
+  // one that has just ended is none any more
+  for (const pid of await childrenOf(running)) if (!(await isGone(pid))) process.kill(pid, signal);
+}
+
+/** kill -9: the next postmaster is refused its memory for as long as one of the children is there. */
+export async function killPostmaster(running: EmbeddedPostgres): Promise<void> {
+  const children = await childrenOf(running);
+  const gone = new Promise((resolve) => running.process.once('exit', resolve));
+  running.process.kill('SIGKILL');
+  await gone;
+  for (const pid of children) await until(() => isGone(pid), `process ${pid} of PostgreSQL ends`);
+}
+
+async function childrenOf({ process: { pid } }: EmbeddedPostgres): Promise<number[]> {
+  const children = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8');
+  return children.trim().split(' ').filter(Boolean).map(Number);
+}
+
+/** Also when nobody has asked how it ended. */
+async function isGone(pid: number): Promise<boolean> {
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
+  return stat === '' || /\) Z /.test(stat);
 }
 
 function startOn(address: DatabaseAddress, dataDir: string, settings: readonly string[]): Promise<EmbeddedPostgres> {

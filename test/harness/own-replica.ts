@@ -5,7 +5,7 @@ import { promoteReplica, startPostgresReplica } from '../../src/local/postgres-r
 import { BINARIES_HOME } from '../../src/local/state-folders.js';
 import type { TestDatabase } from './database.js';
 import { ownPort } from './own-ports.js';
-import { type OwnPostgres, signalAll } from './own-postgres.js';
+import { killPostmaster, type OwnPostgres, signalAll } from './own-postgres.js';
 
 /** A real streaming replica of a suite's own PostgreSQL. */
 export class OwnReplica {
@@ -55,13 +55,10 @@ export class OwnReplica {
     await signalAll(this.running, 'SIGCONT');
   }
 
-  /** kill -9: of the postmaster; its children notice, and end. */
+  /** kill -9 of the postmaster; resolves when its children have noticed, and ended. */
   async kill9(): Promise<void> {
     await this.endPool();
-    const { process: child } = this.running;
-    const gone = new Promise((resolve) => child.once('exit', resolve));
-    child.kill('SIGKILL');
-    await gone;
+    await killPostmaster(this.running);
   }
 
   async startAgain(): Promise<void> {

@@ -13,9 +13,12 @@ const STOP_TIMEOUT_MS = 15_000;
 export class RunningProcess {
   readonly child: ChildProcessByStdio<null, Readable, Readable>;
   private text = '';
+  /** It has ended, and all that it wrote has been read: later than `exited()`. */
+  private closed = false;
 
   constructor(command: string, args: readonly string[], env: NodeJS.ProcessEnv, cwd?: string) {
     this.child = spawn(command, [...args], { env, cwd, stdio: ['ignore', 'pipe', 'pipe'] });
+    this.child.on('close', () => (this.closed = true));
     for (const stream of [this.child.stdout, this.child.stderr]) {
       // a suite may wait for many things at once
       stream
@@ -61,7 +64,7 @@ export class RunningProcess {
       const timer = setTimeout(fail, READY_TIMEOUT_MS, 'did not say');
       for (const stream of [stdout, stderr]) stream.on('data', look);
       this.child.on('close', ended);
-      if (found() || this.exited()) ended();
+      if (found() || this.closed) ended();
     });
   }
 
@@ -71,14 +74,16 @@ export class RunningProcess {
 
   /** The exit code, when it has ended; `null` for an end by signal. */
   async exitCode(): Promise<number | null> {
-    if (!this.exited()) await once(this.child, 'close', { signal: AbortSignal.timeout(READY_TIMEOUT_MS) });
+    if (!this.closed) await once(this.child, 'close', { signal: AbortSignal.timeout(READY_TIMEOUT_MS) });
     return this.child.exitCode;
   }
 
   /** Stops it as an operator would. Fails when it does not stop, or had ended by itself with an error. */
   async stop(): Promise<void> {
-    if (!this.exited()) {
+    if (!this.closed) {
       const gone = once(this.child, 'close', { signal: AbortSignal.timeout(STOP_TIMEOUT_MS) });
+      // one that a failed test has left stopped
+      this.child.kill('SIGCONT');
       this.child.kill('SIGTERM');
       await gone.catch(async (cause: unknown) => {
         await this.kill9();
@@ -94,8 +99,8 @@ export class RunningProcess {
   }
 
   async kill9(): Promise<void> {
-    if (this.exited()) return;
-    const gone = once(this.child, 'close');
+    if (this.closed) return;
+    const gone = once(this.child, 'close', { signal: AbortSignal.timeout(STOP_TIMEOUT_MS) });
     this.child.kill('SIGCONT');
     this.child.kill('SIGKILL');
     await gone;

@@ -4,6 +4,7 @@ import { Redis } from 'ioredis';
 import pg from 'pg';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
+import { somebodyWaits } from '../api/transaction.js';
 import { Api } from '../harness/api.js';
 import { type Backend, startBackend } from '../harness/backend.js';
 import { createDatabase, type TestDatabase } from '../harness/database.js';
@@ -59,7 +60,7 @@ describe('jobs', { timeout: 90_000 }, () => {
     const began = performance.now();
     events.on('active', ({ jobId }) => active.push(jobId));
     const of = (task: string) => active.filter((id) => id.startsWith(`repeat:${task}:`));
-    await until(() => of('lose-expired-servers').length >= 24, 'some runs');
+    await until(() => of('lose-expired-servers').length >= 24, 'some runs', 18_000);
     const intervals = (performance.now() - began) / INTERVAL_MS;
 
     expect(new Set(active).size).toBe(active.length);
@@ -137,15 +138,17 @@ describe('jobs', { timeout: 90_000 }, () => {
     const holder = new pg.Client({ ...own.address });
     await holder.connect();
     await holder.query(`SELECT pg_advisory_lock(hashtext('bore-platform.capacity'))`);
+    // in a statement of its, not behind it
+    await somebodyWaits(own);
     const stuck = await until(
       async () => (await queue.getActive()).find(({ name }) => name === 'close-due-tunnels'),
       'a job is at work',
     );
-    await first.kill9();
-    await holder.end();
     const done = new Promise<void>((resolve) => {
       events.on('completed', ({ jobId }) => jobId === stuck.id && resolve());
     });
+    await first.kill9();
+    await holder.end();
     const second = await startBackend({ database: own, env });
     closers.push(() => second.stop());
     await done;

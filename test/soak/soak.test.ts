@@ -118,7 +118,7 @@ interface Figures {
 
 async function figures(): Promise<Figures> {
   const [descriptors, residentBytes, connections, tunnels] = await Promise.all(
-    ['process_open_fds', 'process_resident_memory_bytes', 'bore_server_connections', 'bore_server_tunnels'].map(
+    ['process_open_fds', 'process_resident_memory_bytes', 'bore_server_connections', 'bore_server_sessions'].map(
       (name) => platform.metric(name),
     ),
   );

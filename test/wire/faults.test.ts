@@ -8,9 +8,11 @@ import { promisify } from 'node:util';
 
 import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
 
+import { expectAtBest } from '../harness/at-best.js';
 import type { Api } from '../harness/api.js';
 import { type BoreServerProcess, newDataDir, startBoreServer } from '../harness/bore-server.js';
 import { FaultProxy } from '../harness/fault-proxy.js';
+import { HoldingProxy } from '../harness/holding-proxy.js';
 import { Platform } from '../harness/platform.js';
 import { RunningProcess } from '../harness/running-process.js';
 import { connect, isRefused, readAll, readExactly } from '../harness/sockets.js';
@@ -77,9 +79,11 @@ describe('between the bore-server and the backend', () => {
 
     // nothing arrives any more, and nobody is told: neither refused nor reset
     plane.set({ latencyMs: 0, swallow: true });
-    const began = performance.now();
-    expect((await hello(platform.server, late.token, late.port)).answer.kind).toBe('error');
-    expect(performance.now() - began).toBeLessThan(2_900);
+    await expectAtBest(2_900, async () => {
+      const began = performance.now();
+      expect((await hello(platform.server, late.token, late.port)).answer.kind).toBe('error');
+      return performance.now() - began;
+    });
     client.stop();
     const back = await CarryingClient.start(platform.server, known.token, known.port, echo);
     expect(await echoed(known.port, 'known')).toBe('known');
@@ -112,9 +116,60 @@ describe('between the bore-server and the backend', () => {
       plane.heal();
     }
     const usage = async () => (await user.get(`/api/v1/tunnels/${tunnel.id}/usage`)).body.total;
-    await until(async () => (await usage()).connections >= 12, 'all visitors are in the books', 20_000);
+    await until(
+      async () => {
+        const { bytesOut, connections } = await usage();
+        return connections >= 12 && bytesOut >= bytes;
+      },
+      'all visitors are in the books',
+      20_000,
+    );
     expect(await usage()).toEqual({ bytesIn: bytes, bytesOut: bytes, connections: 12 });
     client.stop();
+  });
+});
+
+describe('a takeover whose grant comes later than a heartbeat that knows of it', () => {
+  const AT = '127.0.2.18';
+  let proxy: HoldingProxy;
+  let server: BoreServerProcess;
+
+  beforeAll(async () => {
+    proxy = await HoldingProxy.start(platform.backend.url);
+    server = await startBoreServer({
+      backend: platform.backend,
+      serverId: 'late',
+      address: AT,
+      ports: { min: 12_000, max: 12_009 },
+      env: { BORE_BACKEND_URL: proxy.url, BORE_LOCATION: 'late' },
+    });
+  });
+  afterAll(async () => {
+    proxy?.stop();
+    await server?.kill9();
+  });
+
+  it('is a takeover all the same: who waits for the old client is announced to the new one', async () => {
+    const tunnel = await platform.open(user, { location: 'late' });
+    const older = await hello(server, tunnel.token, tunnel.port);
+    const visitor = await connect(AT, tunnel.port);
+    const announced = await older.client.next();
+    proxy.hold('/authorize');
+    const taking = hello(server, tunnel.token, tunnel.port);
+    // the new session is in the books; until it is let in each heartbeat says so
+    const told = () =>
+      proxy.answered.filter(({ path, text }) => path.endsWith('/heartbeat') && text.includes('superseded'));
+    await until(() => told().length >= 2, 'two heartbeats say that the older one is superseded');
+    proxy.release();
+    const newer = await taking;
+    expect(newer.answer).toEqual({ kind: 'hello', port: tunnel.port });
+    expect(await older.client.next()).toEqual({
+      kind: 'error',
+      text: 'taken over by another connection of this tunnel',
+    });
+    expect(await newer.client.next()).toEqual(announced);
+    visitor.destroy();
+    newer.client.socket.destroy();
   });
 });
 
@@ -251,6 +306,9 @@ describe('a full disk', () => {
     try {
       const data = path.join(folder, 'data');
       await mkdir(data);
+      // before it starts: a file that it has may be rewritten in place of itself
+      const fill = path.join(folder, 'fill');
+      await writeFile(fill, Buffer.alloc(64 * 1024)).catch(() => undefined);
       server = await startBoreServer({
         backend: platform.backend,
         serverId: 'full',
@@ -258,16 +316,15 @@ describe('a full disk', () => {
         ports: { min: 11_000, max: 11_009 },
         dataDir: data,
       });
-      const fill = path.join(folder, 'fill');
-      await writeFile(fill, Buffer.alloc(64 * 1024)).catch(() => undefined);
       const tunnel = await platform.open(user, { port: 11_005 });
       const client = await CarryingClient.start(server, tunnel.token, tunnel.port, echo);
       await server.waitFor('the state file cannot be written');
       const visitor = await connect('127.0.2.12', tunnel.port);
       visitor.end('carried all the same');
       expect((await readAll(visitor)).bytes.toString()).toBe('carried all the same');
-      // nothing half-written is left, and nothing is
-      expect((await readdir(data)).filter((name) => !name.endsWith('.lock'))).toEqual([]);
+      // nothing half-written is left, and nothing is, but for the moment of another attempt
+      const left = async () => (await readdir(data)).filter((name) => !name.endsWith('.lock'));
+      await until(async () => (await left()).length === 0, 'nothing is left');
       await rm(fill);
       await server.waitFor('the state file can be written again');
       expect((await stat(path.join(data, 'bore-server.full.state'))).mode & 0o777).toBe(0o600);

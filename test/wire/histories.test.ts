@@ -116,8 +116,8 @@ describe('random histories', () => {
           for (const { tunnel, client, bytes, visitors } of models) {
             const usage = async () => (await user.get(`/api/v1/tunnels/${tunnel.id}/usage`)).body.total;
             const counted = async () => {
-              const { bytesIn, connections } = await usage();
-              return bytesIn >= bytes && connections >= visitors;
+              const { bytesIn, bytesOut, connections } = await usage();
+              return Math.min(bytesIn, bytesOut) >= bytes && connections >= visitors;
             };
             await until(counted, 'all of it is in the books', 20_000);
             expect(await usage()).toEqual({ bytesIn: bytes, bytesOut: bytes, connections: visitors });

@@ -36,11 +36,12 @@ function serve(stream: Socket): void {
   stream.resume();
 }
 
-/** A visitor who says something, is answered, and goes; how long it took. */
-async function served({ port }: OpenedTunnel): Promise<number> {
+/** A visitor who says something, is answered, and goes; how long it took. One who is not answered within `patienceMs` goes too. */
+async function served({ port }: OpenedTunnel, patienceMs = 60_000): Promise<number> {
   const began = performance.now();
   const visitor = await connect(platform.server.address, port);
-  visitor.end('hello');
+  const impatience = setTimeout(() => visitor.destroy(), patienceMs);
+  visitor.once('close', () => clearTimeout(impatience)).end('hello');
   expect((await readAll(visitor)).bytes.toString()).toBe('hello');
   return performance.now() - began;
 }
@@ -121,7 +122,9 @@ describe('8,000 idle visitors of one bore-server', () => {
       await crowd.leave();
       await until(async () => (await connections()) === 0, 'all are gone again', 30_000);
     }
-    expect(await served(tunnel)).toBeLessThan(500);
+    const afterwardsMs: number[] = [];
+    for (let i = 0; i < 5; i++) afterwardsMs.push(await served(tunnel));
+    expect(afterwardsMs.sort((a, b) => a - b)[2]).toBeLessThan(500);
     expect(platform.server.exited()).toBe(false);
   });
 });
@@ -184,12 +187,13 @@ describe('a bore-server without descriptors to spare', () => {
     client.socket.destroy();
   });
 
-  it('takes visitors again when some have left', async () => {
+  it('takes visitors again when some have left', { timeout: 90_000 }, async () => {
     await crowd.leave(100);
     // of the rest, those whose client could not fetch them are sent away after a while
-    await until(async () => (await served(tunnel).catch(() => Infinity)) < 1_000, 'a visitor is served', 15_000);
+    await until(async () => (await served(tunnel, 2_000).catch(() => Infinity)) < 1_000, 'a visitor is served', 45_000);
     await crowd.leave();
-    await until(async () => (await connections()) === 1, 'all but one are gone');
+    // those that were not fetched leave after 10 s
+    await until(async () => (await connections()) === 1, 'all but one are gone', 20_000);
     expect(await served(tunnel)).toBeLessThan(1_000);
     expect(await echo()).toBe('still here');
   });

@@ -9,11 +9,14 @@ import {
   int,
   isOrigin,
   list,
+  network,
   password,
   port,
   proxyNetwork,
   secret,
   strong,
+  webhookSecret,
+  webhookUrl,
 } from './setting-kinds.js';
 
 /** A setting is wrong; the message names every variable that is, one a line. */
@@ -27,6 +30,13 @@ const Environment = z.object({
   HOST: z.string().default('0.0.0.0'),
   /** HTTP port; 0 takes a free one. */
   PORT: int(0, 65_535).default(3000),
+  /** Bearer token that metrics are shown for. Without it, and without METRICS_PORT: to peers on private networks (metrics/metrics-access.ts). */
+  METRICS_TOKEN: secret.optional(),
+  /** A listener of its own for metrics, which the public one does not serve then. Each process of a host has the next port. */
+  METRICS_HOST: z.string().default('127.0.0.1'),
+  METRICS_PORT: port.optional(),
+  /** Which of the processes that PM2 runs on this host this one is; PM2 sets it. */
+  NODE_APP_INSTANCE: int(0, 1_000).default(0),
   LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'),
 
   JWT_SECRET: secret,
@@ -138,6 +148,22 @@ const Environment = z.object({
    */
   SHUTDOWN_DRAIN_SECONDS: int(0, 300).default(10),
 
+  /** Of a Slack app's incoming webhook. */
+  SLACK_WEBHOOK_URL: webhookUrl.optional(),
+  /** Ten and Slack are what the workers of the queue can send to at once. */
+  WEBHOOK_URLS: list.pipe(z.array(webhookUrl).max(10)).default([]),
+  /** Signs webhooks. Comma-separated for rotation: each signs. */
+  WEBHOOK_SECRET: list.pipe(z.array(webhookSecret).max(5)).default([]),
+  /** Networks that are not public, and may be sent notifications all the same. */
+  WEBHOOK_ALLOW_INTERNAL: list.pipe(z.array(network).max(100)).default([]),
+  /** What begins again within this time is not told again. */
+  NOTIFICATION_COOLDOWN_SECONDS: int(0, 86_400).default(900),
+  /** How long notifications can be looked up. */
+  NOTIFICATION_RETENTION_DAYS: int(1, 3_650).default(30),
+  /** Of the capacity, in use: from the first on administrators are told, and again when it is below the second. */
+  CAPACITY_ALERT_PERCENT: int(1, 100).default(85),
+  CAPACITY_RECOVERY_PERCENT: int(1, 100).default(80),
+
   /** Origins that browsers may call from; none by default. */
   ALLOWED_ORIGINS: list
     .pipe(
@@ -182,6 +208,15 @@ export function readConfig(environment: NodeJS.ProcessEnv): Config {
   }
   if (config.REDIS_ENABLED && config.REDIS_MODE !== 'standalone' && config.REDIS_NODES.length === 0) {
     throw new ConfigError(`REDIS_NODES is missing: REDIS_MODE=${config.REDIS_MODE} needs it`);
+  }
+  if (config.METRICS_PORT !== undefined && config.METRICS_PORT + config.NODE_APP_INSTANCE > 65_535) {
+    throw new ConfigError('METRICS_PORT leaves no port for this process: NODE_APP_INSTANCE is added to it');
+  }
+  if (config.WEBHOOK_URLS.length > 0 && config.WEBHOOK_SECRET.length === 0) {
+    throw new ConfigError('WEBHOOK_SECRET is missing: receivers at WEBHOOK_URLS know by its signature that it is us');
+  }
+  if (config.CAPACITY_RECOVERY_PERCENT > config.CAPACITY_ALERT_PERCENT) {
+    throw new ConfigError('CAPACITY_RECOVERY_PERCENT must not be above CAPACITY_ALERT_PERCENT');
   }
   const poolSize = poolSizeOf(config);
   if (typeof poolSize === 'string') throw new ConfigError(poolSize);

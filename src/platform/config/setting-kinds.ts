@@ -53,3 +53,19 @@ export const proxyNetwork = z
 
 /** What a browser sends as `Origin`: nothing else would ever be equal to it. */
 export const isOrigin = (text: string) => new URL(text).origin === text;
+
+/** Where notifications are sent. All of it is a secret: the path, the query or the user name is what lets one in. */
+export const webhookUrl = z
+  .url({ protocol: /^https?$/, error: 'must be URLs that begin with https:// or http://' })
+  .transform((text) => new Secret(text));
+
+/** What signs webhooks: a key as standardwebhooks.com writes it, or any text that is long enough. */
+export const webhookSecret = strong
+  .refine(
+    (text) =>
+      !text.startsWith('whsec_') || /^whsec_(?:[A-Za-z\d+/]{4})*(?:[A-Za-z\d+/]{2}==|[A-Za-z\d+/]{3}=)?$/.test(text),
+    'begins with whsec_, which must be followed by base64',
+  )
+  .transform((text) => new Secret(text));
+
+export const network = z.union([z.cidrv4(), z.cidrv6()], 'must be a list of networks, such as 10.0.0.0/8');

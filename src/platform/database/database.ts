@@ -1,12 +1,15 @@
+import { EventEmitter } from 'node:events';
+
 import { Inject, Injectable, type OnApplicationShutdown, type OnModuleInit } from '@nestjs/common';
-import { PrismaPg } from '@prisma/adapter-pg';
 import { isDriverAdapterError } from '@prisma/driver-adapter-utils';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 
 import { CONFIG, type Config } from '../config/config.js';
 import { LOGGER } from '../logging/logger.js';
+import { newDatabaseAdapter } from '../tracing/database-spans.js';
 import { Prisma, PrismaClient } from './generated/client.js';
+import { ObservedPool, type PoolFigures, type PoolName } from './observed-pool.js';
 import { readFenceOf } from './read-fence.js';
 import { type Routed, routedTo } from './replica.js';
 import { type ReplicaCount, ReplicaSet } from './replica-set.js';
@@ -19,7 +22,10 @@ const STATEMENT_TIMEOUT_MS = 10_000;
 const QUERY_TIMEOUT_MS = 12_000;
 /** Locks are held for milliseconds. Who waits longer holds a connection that reads and heartbeats need. */
 const LOCK_TIMEOUT_MS = 3_000;
-/** A backend that stops in the middle of a transaction loses its locks before others give up waiting: all admissions need one of them. */
+/**
+ * A backend that stops in the middle of a transaction loses its locks before others give up waiting: all admissions need one of them.
+ * Were several of its transactions waiting for that lock, each gets it in turn, and holds it for as long.
+ */
 const IDLE_IN_TRANSACTION_TIMEOUT_MS = 2_000;
 
 /** Where the database is, as node-postgres takes it. */
@@ -50,12 +56,15 @@ export type Reader = Omit<Routed, `$${string}`>;
  */
 @Injectable()
 export class Database extends PrismaClient implements OnModuleInit, OnApplicationShutdown {
+  /** Tells how long, in seconds, somebody has waited for a connection of a pool. */
+  readonly poolWaits: EventEmitter<{ waited: [PoolName, number] }>;
+  private readonly pool: ObservedPool;
   private readonly replicas: ReplicaSet | null;
   /** This client, as the extension types it. */
   private readonly primaryReader: Reader;
 
   constructor(@Inject(CONFIG) config: Config, @Inject(LOGGER) logger: Logger) {
-    const pool = {
+    const settings = {
       ...connectionOf(config),
       max: config.DB_POOL_SIZE,
       connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
@@ -66,11 +75,20 @@ export class Database extends PrismaClient implements OnModuleInit, OnApplicatio
       keepAlive: true,
       application_name: 'bore-backend',
     };
+    const poolWaits = new EventEmitter<{ waited: [PoolName, number] }>();
+    const onWaited = (name: PoolName, seconds: number): void => void poolWaits.emit('waited', name, seconds);
+    const pool = new ObservedPool('primary', settings, onWaited);
     super({
-      adapter: new PrismaPg(pool, { onPoolError: (err) => logger.warn({ err }, 'database connection lost') }),
+      adapter: newDatabaseAdapter(pool, settings, {
+        disposeExternalPool: true,
+        onPoolError: (err) => logger.warn({ err }, 'database connection lost'),
+      }),
     });
+    this.poolWaits = poolWaits;
+    this.pool = pool;
     const hosts = config.DB_REPLICA_HOSTS;
-    this.replicas = hosts.length > 0 ? new ReplicaSet(this, pool, directConnectionOf(config), hosts, logger) : null;
+    this.replicas =
+      hosts.length > 0 ? new ReplicaSet(this, settings, directConnectionOf(config), hosts, logger, onWaited) : null;
     this.primaryReader = routedTo(this, this).$primary();
   }
 
@@ -82,6 +100,11 @@ export class Database extends PrismaClient implements OnModuleInit, OnApplicatio
   /** How many of the replicas answer reads now. */
   countReplicas(): ReplicaCount {
     return this.replicas?.count() ?? { inUse: 0, leftOut: 0 };
+  }
+
+  /** The pools as they are now: that of the primary, and one for each replica. */
+  pools(): PoolFigures[] {
+    return [this.pool.figures, ...(this.replicas?.pools() ?? [])];
   }
 
   onModuleInit(): void {

@@ -4,23 +4,12 @@ import { loadEnvFile } from 'node:process';
 
 import { z } from 'zod';
 
+import { DIRECT_DATABASE_VARIABLES, directAddressOf } from './direct-address.js';
 import { type DatabaseAddress, migrateUp, migrationStatus, writeMigration } from './migrations.js';
 
 const Environment = z
-  .object({
-    DB_HOST: z.string().default('127.0.0.1'),
-    DB_PORT: z.coerce.number().int().default(5432),
-    DB_NAME: z.string().default('bore_db'),
-    DB_USER: z.string().default('bore_user'),
-    DB_PASSWORD: z.string({ error: 'is missing' }),
-  })
-  .transform((env): DatabaseAddress => ({
-    host: env.DB_HOST,
-    port: env.DB_PORT,
-    database: env.DB_NAME,
-    user: env.DB_USER,
-    password: env.DB_PASSWORD,
-  }));
+  .object({ ...DIRECT_DATABASE_VARIABLES, DB_PASSWORD: z.string({ error: 'is missing' }) })
+  .transform((env): DatabaseAddress => ({ ...directAddressOf(env), password: env.DB_PASSWORD }));
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
 

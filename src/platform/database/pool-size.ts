@@ -7,10 +7,10 @@
 /** The lock of the instance. */
 const LOCK_CONNECTIONS = 1;
 /**
- * Without Redis. BullMQ on PostgreSQL: its pool for the queue and for the worker, two each, and one more of each to LISTEN
- * on; and the one that hears of events.
+ * Without Redis. BullMQ on PostgreSQL, for each of two queues: its pool for the queue and for the worker, two each, and one
+ * more of each to LISTEN on; and the one that hears of events.
  */
-const QUEUE_CONNECTIONS = 6;
+const QUEUE_CONNECTIONS = 2 * 6;
 const EVENT_CONNECTIONS = 1;
 /** With replicas: the monitor's. */
 const MONITOR_CONNECTIONS = 1;

@@ -5,6 +5,7 @@ import { INTERNAL_PREFIX } from '../../protocol/plane-api.js';
 import type { Config } from '../config/config.js';
 import { currentRequest } from '../http/request-context.js';
 import type { PrismaClient } from './generated/client.js';
+import type { PoolFigures, PoolName } from './observed-pool.js';
 import { Replica } from './replica.js';
 import { type Login, ReplicaMonitor } from './replica-monitor.js';
 
@@ -30,11 +31,12 @@ export class ReplicaSet {
     direct: Login,
     hosts: Config['DB_REPLICA_HOSTS'],
     logger: Logger,
+    onWaited: (name: PoolName, seconds: number) => void,
   ) {
     const addressed = hosts.map((address) => {
       const at = { host: address.host, port: address.port ?? direct.port };
       return {
-        replica: new Replica(`${at.host}:${at.port}`, primary, { ...pool, ...at }, logger),
+        replica: new Replica(`${at.host}:${at.port}`, primary, { ...pool, ...at }, logger, onWaited),
         login: { ...direct, ...at },
       };
     });
@@ -52,6 +54,10 @@ export class ReplicaSet {
     if (fence === null) return undefined;
     const serving = this.replicas.filter((replica) => replica.serves(fence));
     return serving[this.turn++ % serving.length];
+  }
+
+  pools(): PoolFigures[] {
+    return this.replicas.map(({ pool }) => pool.figures);
   }
 
   count(): ReplicaCount {

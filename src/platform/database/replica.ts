@@ -1,9 +1,10 @@
-import { PrismaPg } from '@prisma/adapter-pg';
 import { readReplicas } from '@prisma/extension-read-replicas';
 import type pg from 'pg';
 import type { Logger } from 'pino';
 
+import { newDatabaseAdapter } from '../tracing/database-spans.js';
 import { PrismaClient } from './generated/client.js';
+import { ObservedPool, type PoolName } from './observed-pool.js';
 
 /**
  * How far behind the primary a replica may be: what others have written may be missing from a list for so long. Some samples
@@ -37,6 +38,7 @@ export type Routed = ReturnType<typeof routedTo>;
 
 /** One replica: its connections, and what the monitor last found out about it. */
 export class Replica {
+  readonly pool: ObservedPool;
   private readonly client: Routed;
   private readonly own: PrismaClient;
   /** How much of the log it has replayed, in bytes; null: it is left out. */
@@ -47,15 +49,21 @@ export class Replica {
   constructor(
     readonly name: string,
     primary: PrismaClient,
-    pool: pg.PoolConfig,
+    settings: pg.PoolConfig,
     private readonly logger: Logger,
+    onWaited: (name: PoolName, seconds: number) => void,
   ) {
     const timeouts = {
       connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
       statement_timeout: STATEMENT_TIMEOUT_MS,
       query_timeout: QUERY_TIMEOUT_MS,
     };
-    const adapter = new PrismaPg({ ...pool, ...timeouts }, { onPoolError: (err) => this.leaveOut(err.message) });
+    const own = { ...settings, ...timeouts };
+    this.pool = new ObservedPool('replica', own, onWaited);
+    const adapter = newDatabaseAdapter(this.pool, own, {
+      disposeExternalPool: true,
+      onPoolError: (err) => this.leaveOut(err.message),
+    });
     this.own = new PrismaClient({ adapter });
     this.client = routedTo(this.own, primary);
   }

@@ -6,7 +6,9 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 
 import { INTERNAL_PREFIX } from '../../protocol/plane-api.js';
+import { givenRequestId, REQUEST_ID_HEADER } from '../../protocol/request-id.js';
 import { PlatformError } from '../errors/error-register.js';
+import { addressOf } from './request-address.js';
 import { answerClientError } from './client-error.js';
 import type { Lifecycle } from './lifecycle.js';
 import { sendProblem } from './problem.filter.js';
@@ -26,8 +28,8 @@ const CHECK_INTERVAL_MS = 1_000;
 /** Longer than a load balancer keeps idle connections (nginx: 60 s), or it would send into a closed one. */
 const KEEP_ALIVE_TIMEOUT_MS = 75_000;
 
-/** An id that a proxy gave the request, where it is safe to log and to send on. */
-const REQUEST_ID = /^[\w.-]{8,64}$/;
+/** What a load balancer or a scraper asks for every few seconds. */
+const ROUTINE = /^\/(health|metrics)(\/|$)/;
 
 /**
  * The HTTP server, with a limit on everything that a caller could make large or slow.
@@ -41,10 +43,7 @@ export function createHttpServer(trustedProxies: readonly string[]): FastifyAdap
     keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
     // a request on a kept-alive connection is served to the end while we close; see `connection: close` below
     return503OnClosing: false,
-    genReqId: ({ headers }: IncomingMessage) => {
-      const given = headers['x-request-id'];
-      return typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
-    },
+    genReqId: ({ headers }: IncomingMessage) => givenRequestId(headers) ?? randomUUID(),
     http: { headersTimeout: HEADERS_TIMEOUT_MS, connectionsCheckingInterval: CHECK_INTERVAL_MS },
     clientErrorHandler: answerClientError,
     // what Fastify refuses before routing, such as a URL that is none
@@ -60,23 +59,37 @@ export function installHooks(server: FastifyInstance, logger: Logger, lifecycle:
     if (route.url.startsWith(INTERNAL_PREFIX)) route.bodyLimit = INTERNAL_BODY_BYTES_MAX;
   });
   server.addHook('onRequest', async (request, reply) => {
-    void reply.header('x-request-id', request.id);
+    void reply.header(REQUEST_ID_HEADER, request.id);
   });
   server.addHook('onSend', async (_request, reply) => {
     if (lifecycle.draining) void reply.header('connection', 'close');
   });
-  server.addHook('onResponse', async (request, reply) => {
-    logger[reply.statusCode >= 500 ? 'error' : 'info'](
-      {
-        requestId: request.id,
-        method: request.method,
-        route: request.routeOptions.url,
-        status: reply.statusCode,
-        durationMs: Math.round(reply.elapsedTime * 10) / 10,
-        userId: request.caller?.userId,
-        clientAddress: request.ip,
-      },
-      'request',
-    );
-  });
+  server.addHook('onResponse', async (request, reply) => logRequest(logger, request, reply));
+}
+
+/** One line for each request. The route and not the URL, which is its caller's text and may hold secrets. */
+function logRequest(logger: Logger, request: FastifyRequest, reply: FastifyReply): void {
+  const { url: route = '' } = request.routeOptions;
+  const level = reply.statusCode >= 500 ? 'error' : ROUTINE.test(route) ? 'debug' : 'info';
+  if (!logger.isLevelEnabled(level)) return;
+  logger[level](
+    {
+      requestId: request.id,
+      method: request.method,
+      // none: there is no such route
+      route: route || undefined,
+      status: reply.statusCode,
+      durationMs: Math.round(reply.elapsedTime * 10) / 10,
+      bytesIn: lengthOf(request.headers['content-length']),
+      bytesOut: lengthOf(reply.getHeader('content-length')),
+      userId: request.caller?.userId,
+      clientAddress: addressOf(request.ip),
+    },
+    'request',
+  );
+}
+
+/** Of a body, in bytes; undefined: nobody said, as for a stream. */
+function lengthOf(header: unknown): number | undefined {
+  return header === undefined ? undefined : Number(header);
 }

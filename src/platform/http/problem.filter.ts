@@ -79,7 +79,11 @@ export class ProblemFilter implements ExceptionFilter {
       this.logger.warn({ err: thrown, requestId: request.id }, 'database is not available');
       return new PlatformError('UNAVAILABLE', { retryAfter: UNAVAILABLE_RETRY_SECONDS });
     }
-    this.logger.error({ err: thrown, requestId: request.id, url: request.url.split('?', 1)[0] }, 'request failed');
+    const { method } = request;
+    this.logger.error(
+      { err: thrown, requestId: request.id, method, route: request.routeOptions.url },
+      'request failed',
+    );
     return new PlatformError('INTERNAL_ERROR');
   }
 }

@@ -1,26 +1,24 @@
 import type { LoggerService } from '@nestjs/common';
-import { pino, type Logger } from 'pino';
+import type { Logger } from 'pino';
+
+import { createJsonLines } from '../../logging/json-lines.js';
+import { idsOfSpan, isTracing } from '../../tracing/spans.js';
+import { currentRequest } from '../http/request-context.js';
+import { currentJob } from '../queue/job-context.js';
 
 /** Injection token of the process's pino logger. */
 export const LOGGER = Symbol('LOGGER');
 
-/** Headers and fields that carry secrets, censored wherever a log object should hold them after all. */
-const REDACTED = ['password', 'token', 'accessToken', 'refreshToken', 'authorization', 'key', 'secret'];
+/** Of a message of Nest's, which may quote what it was given. */
+const MESSAGE_CHARS_MAX = 2_000;
 
-/** JSON lines on stdout. Errors go under `err`. */
+/** The backend's log. A line that is written while a request is answered or a job runs says which. */
 export function createLogger(level: string): Logger {
-  // whoever read the log is gone: we go on without. Pino's own destination would try for ever at the next fatal line
-  process.stdout.on('error', () => undefined);
-  return pino(
-    {
-      level,
-      base: { service: 'bore-backend', pid: process.pid },
-      formatters: { level: (label) => ({ level: label }) },
-      timestamp: pino.stdTimeFunctions.isoTime,
-      redact: { paths: REDACTED.flatMap((name) => [name, `*.${name}`]), censor: '***' },
-    },
-    process.stdout,
-  );
+  const ids = isTracing() ? idsOfSpan : () => ({});
+  return createJsonLines('bore-backend', level, () => {
+    const request = currentRequest();
+    return { ...(request ? { requestId: request.id } : currentJob()), ...ids() };
+  });
 }
 
 /** Lets Nest's own messages go through pino. Its start-up chatter is debug. */
@@ -28,29 +26,37 @@ export class NestLogger implements LoggerService {
   constructor(private readonly logger: Logger) {}
 
   log(message: unknown, ...rest: unknown[]): void {
-    this.logger.debug({ context: rest.at(-1) }, String(message));
+    this.logger.debug({ context: contextOf(rest) }, textOf(message));
   }
 
   debug(message: unknown, ...rest: unknown[]): void {
-    this.logger.debug({ context: rest.at(-1) }, String(message));
+    this.logger.debug({ context: contextOf(rest) }, textOf(message));
   }
 
   verbose(message: unknown, ...rest: unknown[]): void {
-    this.logger.trace({ context: rest.at(-1) }, String(message));
+    this.logger.trace({ context: contextOf(rest) }, textOf(message));
   }
 
   warn(message: unknown, ...rest: unknown[]): void {
-    this.logger.warn({ context: rest.at(-1) }, String(message));
+    this.logger.warn({ context: contextOf(rest) }, textOf(message));
   }
 
   error(message: unknown, ...rest: unknown[]): void {
-    this.logger.error(
-      { err: message instanceof Error ? message : undefined, context: rest.at(-1), stack: rest[0] },
-      String(message),
-    );
+    const err = [message, ...rest].find((each) => each instanceof Error);
+    this.logger.error({ err, context: contextOf(rest) }, textOf(message));
   }
 
   fatal(message: unknown, ...rest: unknown[]): void {
-    this.logger.fatal({ context: rest.at(-1) }, String(message));
+    this.logger.fatal({ context: contextOf(rest) }, textOf(message));
   }
+}
+
+function textOf(message: unknown): string {
+  return String(message).slice(0, MESSAGE_CHARS_MAX);
+}
+
+/** Where Nest's message comes from; last, where it is there: behind an error that may be its stack. */
+function contextOf(rest: readonly unknown[]): unknown {
+  const last = rest.at(-1);
+  return typeof last === 'string' && !last.includes('\n') ? last : undefined;
 }

@@ -13,7 +13,7 @@ export class QueueClients implements BeforeApplicationShutdown {
   private readonly clients: RedisClient[] = [];
   private stopping = false;
 
-  /** From now on, BullMQ's connections go where `config` says. Three a process: of the queue, and two of its worker. */
+  /** From now on, BullMQ's connections go where `config` says. Three for each queue: its own, and two of its worker. */
   provide(config: Config): void {
     QueueConnection.clientFactory = () => {
       const client = createQueueClient(config, () => !this.stopping);

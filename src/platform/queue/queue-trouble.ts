@@ -9,11 +9,19 @@ export class QueueTrouble {
 
   constructor(private readonly logger: Logger) {}
 
-  /** Only the message: an error of Redis carries the command, and that may be AUTH. */
-  notice(level: 'warn' | 'error', kind: string, err: unknown): void {
+  /**
+   * Only the message: an error of Redis carries the command, and that may be AUTH.
+   * @param job whose run it was
+   */
+  notice(
+    level: 'warn' | 'error',
+    kind: string,
+    err: unknown,
+    job: { readonly jobId?: string | undefined; readonly task?: string | undefined } = {},
+  ): void {
     const now = Date.now();
     if (now < (this.nextAt.get(kind) ?? 0)) return;
     this.nextAt.set(kind, now + LOG_INTERVAL_MS);
-    this.logger[level]({ reason: err instanceof Error ? err.message : String(err) }, kind);
+    this.logger[level]({ ...job, reason: err instanceof Error ? err.message : String(err) }, kind);
   }
 }

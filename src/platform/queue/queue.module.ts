@@ -5,6 +5,7 @@ import { createPostgresBackend, setDefaultBackendFactory } from 'bullmq';
 import { CONFIG, type Config } from '../config/config.js';
 import { directConnectionOf } from '../database/database.js';
 import { QueueClients } from './queue-clients.js';
+import { QueueWatch } from './queue-watch.js';
 
 /** Enough for one queue and its worker; each keeps one more connection to LISTEN on. */
 const POOL_SIZE = 2;
@@ -41,6 +42,7 @@ class QueueClientsModule {}
       },
     }),
   ],
-  exports: [QueueClientsModule],
+  providers: [QueueWatch],
+  exports: [QueueClientsModule, QueueWatch],
 })
 export class QueueModule {}

@@ -1,6 +1,6 @@
-import { isIP } from 'node:net';
-
 import { normalizeIp } from '@nestjs/throttler';
+
+import { addressOf } from '../http/request-address.js';
 
 /** Who gets an IPv6 line gets so much of the address, and may use the rest as they like. */
 const IPV6_PREFIX = 64;
@@ -10,5 +10,6 @@ const IPV6_PREFIX = 64;
  * as a trusted proxy may write into `X-Forwarded-For`, counts as one caller: it must not become a new one each time.
  */
 export function limitedAddressOf(ip: string): string {
-  return isIP(ip) ? normalizeIp(ip, IPV6_PREFIX) : 'unknown';
+  const address = addressOf(ip);
+  return address ? normalizeIp(address, IPV6_PREFIX) : 'unknown';
 }

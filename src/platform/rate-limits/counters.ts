@@ -1,3 +1,5 @@
+import { EventEmitter } from 'node:events';
+
 import { Injectable } from '@nestjs/common';
 import { z } from 'zod';
 
@@ -5,6 +7,10 @@ import { RedisConnection } from '../redis/redis-connection.js';
 import type { CounterWindow, Taken } from './counter-window.js';
 import { GIVE_BACK, TAKE_ALL_OR_NONE } from './counters.lua.js';
 import { ProcessCounters } from './process-counters.js';
+
+/** Limits that callers may meet: by address, by account that calls, at single routes, and of guesses at one account. */
+export const LIMIT_NAMES = ['address', 'office', 'user', 'signup', 'login', 'refresh', 'password', 'account'] as const;
+export type LimitName = (typeof LIMIT_NAMES)[number];
 
 const PREFIX = 'bore:limit:';
 
@@ -16,6 +22,8 @@ const TakeAnswer = z.array(z.int()).min(1);
  */
 @Injectable()
 export class Counters {
+  /** Tells of each request that was refused because a limit was reached. */
+  readonly refusals = new EventEmitter<{ refused: [LimitName] }>();
   private readonly own = new ProcessCounters();
 
   constructor(private readonly redis: RedisConnection) {}

@@ -18,6 +18,7 @@ export function limitDocs(server: FastifyInstance, counters: Counters, quotaPerM
     const window = { key: `address:${limitedAddressOf(request.ip)}`, quota: quotaPerMinute, seconds: 60 };
     const taken = await counters.take([window]);
     if (taken.granted) return undefined;
+    counters.refusals.emit('refused', 'address');
     sendProblem(new PlatformError('TOO_MANY_REQUESTS', { retryAfter: retryAfterOf(taken) }), request, reply);
     // only this ends the request here
     return reply;

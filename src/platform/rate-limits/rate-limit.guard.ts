@@ -8,7 +8,7 @@ import type { Config } from '../config/config.js';
 import { PlatformError } from '../errors/error-register.js';
 import { limitedAddressOf } from './client-address.js';
 import { retryAfterOf } from './counter-window.js';
-import type { Counters } from './counters.js';
+import { type Counters, LIMIT_NAMES } from './counters.js';
 import { LIMITED_KEY, type StrictLimit } from './limited.decorator.js';
 
 const MINUTE_MS = 60_000;
@@ -46,8 +46,10 @@ export class RateLimitGuard extends ThrottlerGuard {
     const reply = context.switchToHttp().getResponse<FastifyReply>();
     append(reply, 'ratelimit-policy', `"${throttler.name}";q=${window.quota};w=${window.seconds}`);
     append(reply, 'ratelimit', `"${throttler.name}";r=${rest.left};t=${Math.ceil(rest.resetMs / 1000)}`);
-    if (!taken.granted) throw new PlatformError('TOO_MANY_REQUESTS', { retryAfter: retryAfterOf(taken) });
-    return true;
+    if (taken.granted) return true;
+    const reached = LIMIT_NAMES.find((name) => name === throttler.name);
+    if (reached) this.counters.refusals.emit('refused', reached);
+    throw new PlatformError('TOO_MANY_REQUESTS', { retryAfter: retryAfterOf(taken) });
   }
 }
 

@@ -7,7 +7,7 @@ import type { RedisClient } from './redis-client.js';
 import { RedisConnection } from './redis-connection.js';
 
 /** The one policy under which a full Redis refuses to take more, instead of forgetting limits and jobs. */
-const NOEVICTION = 'noeviction';
+export const NOEVICTION = 'noeviction';
 /** A setting that an operator changes by hand; `INFO memory` costs nothing. */
 const LOOK_INTERVAL_MS = 5_000;
 
@@ -50,7 +50,7 @@ export class EvictionPolicy implements OnApplicationBootstrap, OnApplicationShut
 }
 
 /** From INFO, because many services forbid CONFIG; a proxy that leaves the line out has nothing to complain about. */
-async function policiesOf(client: RedisClient): Promise<string[]> {
+export async function policiesOf(client: RedisClient): Promise<string[]> {
   const nodes = client instanceof Cluster ? client.nodes('master') : [client];
   const answers = await Promise.all(nodes.map((node) => node.info('memory')));
   return answers.flatMap((answer) => /^maxmemory_policy:(\S+)/m.exec(answer)?.[1] ?? []);

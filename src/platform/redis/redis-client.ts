@@ -34,9 +34,24 @@ const JOBS_REDIRECTION_DELAY_MS = 500;
 /** What speaks to Redis, in any of its modes. */
 export type RedisClient = Redis | Cluster;
 
+/** Every client of this process that has not ended: those of the features, of the queue and of its workers. */
+const clients = new Set<RedisClient>();
+
+/** How many connections to Redis (of a cluster: to all its nodes together) this process has, and how many of them it can use. */
+export function countRedisConnections(): { readonly ready: number; readonly other: number } {
+  const ready = [...clients].filter(({ status }) => status === 'ready').length;
+  return { ready, other: clients.size - ready };
+}
+
+function remembered(client: RedisClient): RedisClient {
+  clients.add(client);
+  // one that has ended may be told to connect again
+  return client.on('connect', () => clients.add(client)).on('end', () => clients.delete(client));
+}
+
 /** Makes a client that connects at once, for ever again, and queues nothing while it is not connected. */
 export function createRedisClient(config: Config): RedisClient {
-  return createClient(
+  const client = createClient(
     config,
     {
       connectionName: 'bore-backend',
@@ -50,6 +65,7 @@ export function createRedisClient(config: Config): RedisClient {
     REDIRECTIONS_MAX,
     REDIRECTION_DELAY_MS,
   );
+  return remembered(client);
 }
 
 /**
@@ -71,7 +87,7 @@ export function createQueueClient(config: Config, goOn: () => boolean): RedisCli
     (attempt) => (goOn() ? backOff(attempt) : null),
   );
   if (client instanceof Cluster) endConnects(client);
-  return client;
+  return remembered(client);
 }
 
 /**

@@ -3,6 +3,7 @@ import type { Logger } from 'pino';
 
 import { CONFIG, type Config } from '../config/config.js';
 import { LOGGER } from '../logging/logger.js';
+import { traceRedis } from '../tracing/redis-spans.js';
 import { createRedisClient, type RedisClient } from './redis-client.js';
 
 /** Commands that fail on a connection that stands (out of memory, a fail-over) are told of once in this time. */
@@ -25,6 +26,7 @@ export class RedisConnection implements OnApplicationShutdown {
     @Inject(LOGGER) private readonly logger: Logger,
   ) {
     if (!config.REDIS_ENABLED) return;
+    traceRedis();
     this.client = createRedisClient(config);
     this.client.on('ready', () => this.noticed(true));
     this.client.on('close', () => this.noticed(false));

@@ -64,6 +64,8 @@ async function playCarried(row: Row, actor: Witness, other: Witness): Promise<Re
     other.send(16 * FLIGHT_BYTES);
     await other.flushed();
     await until(() => actor.socket.readableLength > 0, 'it has arrived');
+    // and what carries it is not in the middle of copying: it would break off for a reason of its own
+    await other.stalled();
   }
   await (row.with === 'bytes in flight' && actor.flushed());
   const actedAt = performance.now();
