@@ -67,6 +67,12 @@ describe.each(units)('%s', (name) => {
     expect(status).toBe(0);
   });
 
+  it('lets V8 guard what it compiles, on processors that can, which this one may not be', async ({ skip }) => {
+    if (noAnalyze !== undefined) skip(noAnalyze);
+    const allowed = allowedCalls(await UnitFile.read(name));
+    expect(['pkey_alloc', 'pkey_free', 'pkey_mprotect'].filter((call) => !allowed.has(call))).toEqual([]);
+  });
+
   it('holds no secret, and takes its settings from a file that others cannot read', async () => {
     const unit = await UnitFile.read(name);
     expect(unit.one('EnvironmentFile')).toMatch(/^\/etc\/bore-platform\/(backend|bore-server)\.env$/);
