@@ -8,7 +8,8 @@ export default defineConfig({
     // real processes on real sockets: two suites at a time are what two cores carry
     pool: 'forks',
     maxWorkers: 2,
-    testTimeout: 30_000,
-    hookTimeout: 60_000,
+    // what hangs ends; what something may take is for the test to say
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
   },
 });

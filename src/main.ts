@@ -111,6 +111,7 @@ function stopOnSignals(
     // the next one may begin: whoever looks at /health/ready goes there already
     await instance.release();
     await new Promise((resolve) => setTimeout(resolve, drainSeconds * 1000));
+    logger.info('closing');
     const timer = setTimeout(() => {
       logger.error('requests or connections did not end in time');
       process.exit(1);

@@ -315,7 +315,7 @@ describe('a request for a key', () => {
   });
 });
 
-describe('housekeeping', { timeout: 60_000 }, () => {
+describe('housekeeping', () => {
   it('deletes keys that ended a month ago', async () => {
     const { login } = await newAccount();
     const [revoked, expired, recent, open] = await Promise.all(

@@ -128,7 +128,7 @@ describe('a connection that is slow', () => {
       'a body',
       'POST /api/v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{',
     ],
-  ])('with %s is closed, though it drips', { timeout: 30_000 }, async (_, start) => {
+  ])('with %s is closed, though it drips', async (_, start) => {
     const socket = net.connect(Number(new URL(backend.url).port), '127.0.0.1');
     socket.on('error', () => undefined); // a reset is one way to be closed
     socket.write(start);

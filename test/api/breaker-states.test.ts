@@ -96,11 +96,14 @@ describe('a circuit breaker', () => {
 
     await until(() => endpoint.waiting === 1, 'the probe arrives', PROBED_MS);
     expect(endpoint.paths.at(-1)).toBe(PROBE_PATH);
+    endpoint.waitingMax = 0;
     await atOnce(30);
     await until(() => endpoint.waiting === 0, 'the probe is given up', SOON_MS);
     await isState('open');
     await inARow(3);
-    expect(endpoint.arrived).toBe(4);
+    // a busy machine may have come to the next probe
+    expect(endpoint.paths.filter((path) => path !== PROBE_PATH)).toHaveLength(3);
+    expect(endpoint.waitingMax).toBeLessThan(2);
   });
 
   it('closes with a good probe, for which no order has to come, and begins anew', async () => {

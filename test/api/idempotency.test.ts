@@ -133,7 +133,7 @@ describe('a backend that is killed', () => {
 });
 
 describe('a request that goes on', () => {
-  it('is waited for, and then the key is said to be in use', { timeout: 30_000 }, async () => {
+  it('is waited for, and then the key is said to be in use', async () => {
     await open('busy', { name: 'b' });
     await plane.database.query(
       `UPDATE idempotency_keys SET sealed_answer = NULL, claimed_until = now() + interval '1 hour' WHERE key = 'busy'`,

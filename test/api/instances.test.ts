@@ -47,7 +47,7 @@ async function breakLocks(): Promise<number> {
   return rows.length;
 }
 
-describe('a backend without Redis', { timeout: 60_000 }, () => {
+describe('a backend without Redis', () => {
   it('refuses to start beside another', async () => {
     const first = await start(ALONE);
     await refused(ALONE, 'another backend runs on this database already, and without Redis there may be one only');

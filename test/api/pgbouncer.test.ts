@@ -9,7 +9,8 @@ import { pgbouncerUnavailable, startPgbouncer } from '../harness/pgbouncer.js';
 import { until } from '../harness/until.js';
 import { PlaneClient } from './plane-client.js';
 
-const SERVER_CONNECTIONS = 3;
+/** Two are the locks of the instances, in a transaction that lasts; each backend has ten requests and jobs at once. */
+const SERVER_CONNECTIONS = 6;
 
 it(
   'two backends work through fewer connections than either has, and the queue past it',

@@ -65,7 +65,7 @@ async function sharedAgain(backends: readonly Backend[]): Promise<void> {
   await until(async () => (await guesses(backends))[401] === SHARED[401], 'backends count together again', 30_000);
 }
 
-describe('a cluster', { timeout: 60_000 }, () => {
+describe('a cluster', () => {
   let cluster: OwnRedisCluster;
   let backends: Backend[] = [];
 
@@ -129,7 +129,7 @@ describe('a cluster', { timeout: 60_000 }, () => {
   });
 });
 
-describe('Sentinels', { timeout: 90_000 }, () => {
+describe('Sentinels', () => {
   let servers: OwnRedis[] = [];
   let sentinels: RunningProcess[] = [];
   let backends: Backend[] = [];

@@ -284,7 +284,7 @@ describe('through a load balancer', () => {
     } finally {
       await nginx.stop();
     }
-  }, 60_000);
+  });
 
   it('polling works where a client is always sent to the same backend, and moves up to a WebSocket', async (context) => {
     if (unavailable !== undefined) return context.skip(unavailable);
@@ -306,5 +306,5 @@ describe('through a load balancer', () => {
     } finally {
       await nginx.stop();
     }
-  }, 60_000);
+  });
 });

@@ -67,7 +67,7 @@ describe('GET system/status', () => {
     });
   });
 
-  it('is by component and location, and nothing tells how large it is or where', { timeout: 60_000 }, async () => {
+  it('is by component and location, and nothing tells how large it is or where', async () => {
     await register('secret-name-1', 'eu', 21_300);
     await register('secret-name-2', 'eu', 21_310);
     await register('secret-name-3', 'us', 21_320);

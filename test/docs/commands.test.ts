@@ -115,7 +115,7 @@ describe('commands of the pages', () => {
       .map((block) => [`${block.page}:${block.line}`, { block, first, leftOut }] as const);
   });
 
-  it.for(unmarked)('%s', { timeout: 90_000 }, async ([, { block, first, leftOut }], { skip }) => {
+  it.for(unmarked)('%s', async ([, { block, first, leftOut }], { skip }) => {
     const text = without(block.text, leftOut);
     const missing = PROGRAMS.filter((name) => new RegExp(`\\b${name}\\b`).test(text)).filter(
       (name) => spawnSync(name, ['--version']).error,

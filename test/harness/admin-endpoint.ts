@@ -6,6 +6,8 @@ export class AdminEndpoint {
   mode: 'answers' | 'fails' | 'hangs' = 'answers';
   /** Paths of the requests that have arrived. */
   paths: (string | undefined)[] = [];
+  /** The most requests that waited for an answer at one time, since it was set. */
+  waitingMax = 0;
   private readonly held = new Set<http.ServerResponse>();
   private readonly server = http.createServer((request, response) => {
     this.paths.push(request.url);
@@ -13,6 +15,7 @@ export class AdminEndpoint {
     if (this.mode === 'answers') return answer(response);
     if (this.mode === 'fails') return void response.writeHead(503).end('{}');
     this.held.add(response);
+    this.waitingMax = Math.max(this.waitingMax, this.waiting);
     response.once('close', () => this.held.delete(response));
   });
 

@@ -66,7 +66,10 @@ export async function startBackend({
     ...env,
   });
   if (expectFailure) return backend;
-  const output = await backend.waitFor('"msg":"listening"');
+  const output = await backend.waitFor('"msg":"listening"').catch(async (error: unknown) => {
+    await backend.kill9();
+    throw error;
+  });
   backend.url = `http://127.0.0.1:${/"port":(\d+),"msg":"listening"/.exec(output)?.[1]}`;
   return backend;
 }

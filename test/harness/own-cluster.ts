@@ -86,11 +86,14 @@ export class OwnCluster {
     return this.api.withToken(body.accessToken);
   }
 
-  /** What backends that stopped logged as warnings or worse from their drain on. Fails unless so many have stopped. */
+  /**
+   * What backends that stopped logged as warnings or worse when their drain was over. (Until then they work as always, and say so
+   * when something beside them is late.) Fails unless so many have stopped.
+   */
   async loggedErrorsOfStops(stops: number): Promise<string[]> {
-    const drains = (await this.logs('backend-')).flatMap((text) => text.split('"msg":"draining"').slice(1));
-    if (drains.length !== stops) throw new Error(`${drains.length} backends drained, and not ${stops}`);
-    return drains.flatMap((text) => text.split('\n')).filter((line) => /"level":"(warn|error|fatal)"/.test(line));
+    const closes = (await this.logs('backend-')).flatMap((text) => text.split('"msg":"closing"').slice(1));
+    if (closes.length !== stops) throw new Error(`${closes.length} backends closed, and not ${stops}`);
+    return closes.flatMap((text) => text.split('\n')).filter((line) => /"level":"(warn|error|fatal)"/.test(line));
   }
 
   /** What nginx says of backends that did not answer. */

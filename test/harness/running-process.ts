@@ -1,13 +1,17 @@
-import { type ChildProcessByStdio, spawn } from 'node:child_process';
+import { type ChildProcess, type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import type { Readable } from 'node:stream';
 
 /** Output kept for failure messages and assertions; a process that says more than this is broken. */
 const OUTPUT_CHARS_MAX = 20_000_000;
-/** Until a process has said that it is ready. */
-const READY_TIMEOUT_MS = 30_000;
+/** Until a process has said that it is ready: some seconds of CPU, of which a busy machine gives it a part. */
+const READY_TIMEOUT_MS = 90_000;
 /** Until a process that was told to stop is gone. */
 const STOP_TIMEOUT_MS = 15_000;
+
+/** Those that run: none outlives the suite that has started it, however that ends. */
+const running = new Set<ChildProcess>();
+process.on('exit', () => running.forEach((child) => child.kill('SIGKILL')));
 
 /** A real process of ours under test. */
 export class RunningProcess {
@@ -18,6 +22,8 @@ export class RunningProcess {
 
   constructor(command: string, args: readonly string[], env: NodeJS.ProcessEnv, cwd?: string) {
     this.child = spawn(command, [...args], { env, cwd, stdio: ['ignore', 'pipe', 'pipe'] });
+    running.add(this.child);
+    this.child.on('exit', () => running.delete(this.child));
     this.child.on('close', () => (this.closed = true));
     for (const stream of [this.child.stdout, this.child.stderr]) {
       // a suite may wait for many things at once

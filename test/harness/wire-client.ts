@@ -123,6 +123,9 @@ export async function accept(
   return client.detach();
 }
 
+/** What a bore-server says that has waited for its backend as long as a client waits for it. */
+const TRY_AGAIN = 'the service cannot authorise new tunnels right now, try again';
+
 /** A client that carries a tunnel: calls `onStream` with the stream of each visitor. */
 export class CarryingClient {
   private constructor(
@@ -138,7 +141,10 @@ export class CarryingClient {
     port: number,
     onStream: (stream: Socket) => void,
   ): Promise<CarryingClient> {
-    const { client, answer } = await hello(server, secret, port);
+    let { client, answer } = await hello(server, secret, port);
+    // the machine stood still for longer than a backend may take
+    for (let i = 0; i < 2 && answer.kind === 'error' && answer.text === TRY_AGAIN; i++)
+      ({ client, answer } = await hello(server, secret, port));
     if (answer.kind !== 'hello') throw new Error(`the server answered ${JSON.stringify(answer)}`);
     const run = async (): Promise<string> => {
       for (;;) {

@@ -240,7 +240,7 @@ describe('nginx with TLS in front of the API', () => {
     } finally {
       stream.close();
     }
-  }, 60_000);
+  });
 });
 
 const shipped = (name: string) => readFile(path.join(PROJECT_DIR, 'deploy/nginx', name), 'utf8');

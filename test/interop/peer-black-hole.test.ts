@@ -43,34 +43,30 @@ describe('a client whose machine vanishes behind another server', () => {
     await host?.delete();
   });
 
-  it(
-    'is noticed in 20 s: its visitors are cut, its tunnel is offline and can be carried again',
-    { timeout: 60_000 },
-    async () => {
-      const startThere = (program: string, args: readonly string[]): RunningProcess => {
-        const started = new RunningProcess(...host.command(program, args), { PATH: process.env['PATH'] });
-        programs.push(started);
-        return started;
-      };
-      await startThere(process.execPath, ['-e', SERVICE]).waitFor('serving');
-      const user = await fleet.platform.newUser();
-      const tunnel = await fleet.openAt(1, user, { localPort: 8080 });
-      const [, ...args] = tunnel.command.split(' ');
-      await startThere('path' in bore ? bore.path : '', args).waitFor('listening at');
-      const passedOn = () => metric(fleet.server(2), 'bore_server_forwarded_connections');
-      const visitor = await connect(fleet.server(1).address, tunnel.port);
-      await until(async () => (await passedOn()) === 2, 'the client and its visitor pass through s2');
+  it('is noticed in 20 s: its visitors are cut, its tunnel is offline and can be carried again', async () => {
+    const startThere = (program: string, args: readonly string[]): RunningProcess => {
+      const started = new RunningProcess(...host.command(program, args), { PATH: process.env['PATH'] });
+      programs.push(started);
+      return started;
+    };
+    await startThere(process.execPath, ['-e', SERVICE]).waitFor('serving');
+    const user = await fleet.platform.newUser();
+    const tunnel = await fleet.openAt(1, user, { localPort: 8080 });
+    const [, ...args] = tunnel.command.split(' ');
+    await startThere('path' in bore ? bore.path : '', args).waitFor('listening at');
+    const passedOn = () => metric(fleet.server(2), 'bore_server_forwarded_connections');
+    const visitor = await connect(fleet.server(1).address, tunnel.port);
+    await until(async () => (await passedOn()) === 2, 'the client and its visitor pass through s2');
 
-      await host.vanish();
-      const began = performance.now();
-      const end = await readAll(visitor);
-      expect([end.bytes.toString(), end.how]).toEqual(['hello', 'reset']);
-      await until(async () => (await fleet.platform.stateOf(tunnel)) === 'offline', 'the tunnel is offline', 20_000);
-      await until(async () => (await passedOn()) === 0, 'nothing is left of it', 20_000);
-      expect(performance.now() - began).toBeLessThan(20_000);
-      const { client, answer } = await hello(fleet.server(2), tunnel.token, 0);
-      expect(answer).toEqual({ kind: 'hello', port: tunnel.port });
-      client.socket.destroy();
-    },
-  );
+    await host.vanish();
+    const began = performance.now();
+    const end = await readAll(visitor);
+    expect([end.bytes.toString(), end.how]).toEqual(['hello', 'reset']);
+    await until(async () => (await fleet.platform.stateOf(tunnel)) === 'offline', 'the tunnel is offline', 20_000);
+    await until(async () => (await passedOn()) === 0, 'nothing is left of it', 20_000);
+    expect(performance.now() - began).toBeLessThan(20_000);
+    const { client, answer } = await hello(fleet.server(2), tunnel.token, 0);
+    expect(answer).toEqual({ kind: 'hello', port: tunnel.port });
+    client.socket.destroy();
+  });
 });

@@ -51,7 +51,7 @@ function connection(port = redis.port): Redis {
   return client;
 }
 
-describe('jobs', { timeout: 90_000 }, () => {
+describe('jobs', () => {
   it('of each schedule run once an interval, over three backends', async () => {
     const events = new QueueEvents('housekeeping', { connection: connection(), prefix: PREFIX });
     closers.push(() => events.close());

@@ -47,7 +47,7 @@ it('figures of the fleet that a clock has dated into the future are measured ane
 });
 
 describe('requests', () => {
-  it('have rate, errors and duration by route, for every route of the API', { timeout: 90_000 }, async () => {
+  it('have rate, errors and duration by route, for every route of the API', async () => {
     const { paths } = JSON.parse(readFileSync(new URL('../../openapi.json', import.meta.url), 'utf8'));
     const routes = Object.entries(paths).flatMap(([path, methods]) =>
       Object.keys(Object(methods)).map((method) => ({ method: method.toUpperCase(), path })),
@@ -107,7 +107,7 @@ describe('admissions', () => {
     expect(grown).toEqual([3, 1, 1, 1, 2, 0]);
   });
 
-  it('leave a mark on the fleet’s figures, and so does their end', { timeout: 90_000 }, async () => {
+  it('leave a mark on the fleet’s figures, and so does their end', async () => {
     const shown = async (state: object) =>
       until(
         async () => {
@@ -159,7 +159,7 @@ describe('logins and limits', () => {
     expect(await growth(() => login(other, 'correct horse battery'), LOGINS)).toEqual([0, 0, 1, 0, 0]);
   });
 
-  it('of users and addresses are counted by their name', { timeout: 90_000 }, async () => {
+  it('of users and addresses are counted by their name', async () => {
     const strict = await startBackend({ database: plane.database, env: { ...ENV, RATE_LIMIT_PER_MINUTE: '5' } });
     const statuses: number[] = [];
     for (let i = 0; i < 7; i++) statuses.push((await user.at(strict.url).get('/api/v1/auth/me')).status);
@@ -235,7 +235,7 @@ describe('reports, breakers and jobs', () => {
     await until(async () => (await breaker()) === 0, 'it closes', 20_000);
   });
 
-  it('of the queue complete, and fail where they fail', { timeout: 90_000 }, async () => {
+  it('of the queue complete, and fail where they fail', async () => {
     const jobs = async (task: string, outcome: string) =>
       (await now()).value('bore_jobs_total', { task, outcome }) ?? NaN;
     const before = await jobs('measure-fleet', 'completed');

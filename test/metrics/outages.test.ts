@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { Api } from '../harness/api.js';
+import { expectAtBest } from '../harness/at-best.js';
 import { type Backend, startBackend } from '../harness/backend.js';
 import { heldUp } from '../harness/held-up.js';
 import { type Scrape, scrape } from '../harness/metrics.js';
@@ -36,11 +37,17 @@ afterAll(async () => {
   await postgres?.drop();
 });
 
-/** A scrape that came in time. */
+/** A scrape that came in time: one that waits for what is silent is late each time. */
 async function quickScrape(): Promise<Scrape> {
-  const { answer, ms } = await heldUp(backend.url, () => scrape(backend.url));
-  expect(ms).toBeLessThan(ANSWER_MS);
-  return answer;
+  const scrapes: Scrape[] = [];
+  await expectAtBest(ANSWER_MS, async () => {
+    const { answer, ms } = await heldUp(backend.url, () => scrape(backend.url));
+    scrapes.unshift(answer);
+    return ms;
+  });
+  const [last] = scrapes;
+  if (!last) throw new Error('there was no scrape');
+  return last;
 }
 const shows = (what: string, condition: (at: Scrape) => boolean) =>
   until(
@@ -58,7 +65,7 @@ const isWell = (at: Scrape) =>
   at.value('bore_capacity_total') !== undefined;
 
 describe('a scrape', () => {
-  it('shows a PostgreSQL that is silent, and how old the figures get', { timeout: 90_000 }, async () => {
+  it('shows a PostgreSQL that is silent, and how old the figures get', async () => {
     await shows('all is well', isWell);
     await postgres.freeze();
     const down = await shows('the database is down', (at) => at.value('bore_database_up') === 0);
@@ -71,14 +78,14 @@ describe('a scrape', () => {
     await shows('all is well again', isWell);
   });
 
-  it('shows a PostgreSQL that is gone', { timeout: 90_000 }, async () => {
+  it('shows a PostgreSQL that is gone', async () => {
     await postgres.kill9();
     await shows('the database is down', (at) => at.value('bore_database_up') === 0);
     await postgres.startAgain();
     await shows('all is well again', isWell);
   });
 
-  it('shows a Redis that is silent', { timeout: 90_000 }, async (context) => {
+  it('shows a Redis that is silent', async (context) => {
     if (!redis) return context.skip(redisMissing() ?? '');
     const well = await shows('all is well', (at) => isWell(at) && at.value('bore_redis_up') === 1);
     // of features, of events, and three of each queue
@@ -96,7 +103,7 @@ describe('a scrape', () => {
 });
 
 describe('the pool', () => {
-  it('shows that all its connections are taken, and who waits for how long', { timeout: 60_000 }, async () => {
+  it('shows that all its connections are taken, and who waits for how long', async () => {
     await shows('all is well', isWell);
     const lock = await postgres.hold('BEGIN', 'SELECT lock_capacity()');
     const requests = Array.from({ length: 3 * POOL }, () => user.post('/api/v1/tunnels', {}));
@@ -118,7 +125,7 @@ describe('the pool', () => {
     expect(after.value('bore_database_pool_wait_seconds_count', { pool: 'primary' })).toBeGreaterThan(3 * POOL);
   });
 
-  it('is held up, and so are the jobs that wait behind one: how long is shown', { timeout: 60_000 }, async () => {
+  it('is held up, and so are the jobs that wait behind one: how long is shown', async () => {
     const waited = (at: Scrape) => at.value('bore_queue_oldest_waiting_seconds', { queue: 'housekeeping' }) ?? NaN;
     await shows('no job waits', (at) => isWell(at) && waited(at) < 1);
     const lock = await postgres.hold('BEGIN', 'LOCK TABLE tunnels IN ACCESS EXCLUSIVE MODE');

@@ -80,10 +80,16 @@ describe('monitoring/alertmanager.yml', () => {
   it('sends each alert where its severity says', async () => {
     const { stdout } = await run('amtool', ['config', 'routes', 'show', `--config.file=${FILE}`]);
     expect(stdout).toContain('slack-critical');
+    // many have the same labels
+    const routes = new Map<string, string>();
     for (const { labels } of ALERTS) {
       const args = Object.entries(labels).map(([key, value]) => `${key}=${value}`);
-      const test = await run('amtool', ['config', 'routes', 'test', `--config.file=${FILE}`, ...args]);
-      expect(test.stdout.trim()).toBe(labels['severity'] === 'critical' ? 'slack-critical' : 'slack-warnings');
+      const key = args.join();
+      if (!routes.has(key)) {
+        const test = await run('amtool', ['config', 'routes', 'test', `--config.file=${FILE}`, ...args]);
+        routes.set(key, test.stdout.trim());
+      }
+      expect(routes.get(key)).toBe(labels['severity'] === 'critical' ? 'slack-critical' : 'slack-warnings');
     }
   });
 

@@ -46,7 +46,8 @@ describe('a Prometheus with the files of monitoring/', () => {
   let service: LocalService;
   let api: Api;
   let stream: EventStream;
-  let load: Promise<void>;
+  /** Why it broke off, if it did. */
+  let load: Promise<unknown>;
   let isOver = false;
 
   beforeEach(({ skip }) => {
@@ -85,7 +86,7 @@ describe('a Prometheus with the files of monitoring/', () => {
 
   afterAll(async () => {
     isOver = true;
-    await load;
+    const broken = await load;
     stream?.close();
     await person?.leave();
     service?.close();
@@ -94,6 +95,7 @@ describe('a Prometheus with the files of monitoring/', () => {
     slack?.close();
     await exporters?.stop();
     await own?.stop();
+    expect(broken).toBeUndefined();
   }, START_MS);
 
   async function startLoad(): Promise<void> {
@@ -121,7 +123,7 @@ describe('a Prometheus with the files of monitoring/', () => {
         for (const { status, body: tunnel } of opened)
           if (status === 201) await api.delete(`/api/v1/tunnels/${tunnel.id}`);
       }
-    })();
+    })().catch((error: unknown) => error);
   }
 
   /** Waits until each expression has a series. Fails with all that have none. */

@@ -57,7 +57,7 @@ async function sdkModules(address: string, env: NodeJS.ProcessEnv): Promise<{ al
 }
 
 // programs are started and stopped
-describe('what is loaded', { timeout: 60_000 }, () => {
+describe('what is loaded', () => {
   let collector: Collector;
   beforeAll(async () => {
     collector = await Collector.start();

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 
 import { inSpan, inStep, isTracing, SpanKind, traceHeaders } from '../../src/tracing/spans.js';
 import { Api } from '../harness/api.js';
+import { expectAtBest } from '../harness/at-best.js';
 import { type Backend, startBackend } from '../harness/backend.js';
 import { createDatabase, type TestDatabase } from '../harness/database.js';
 import { Collector, startSilentCollector } from './collector.js';
@@ -137,29 +138,31 @@ describe('what tracing costs', () => {
 
   test('nothing while it is off; while it is on, what is printed here', async () => {
     for (const build of builds) await round(build);
-    for (const { cpuMs, perSecond } of builds) cpuMs.length = perSecond.length = 0;
-    for (let i = 1; i < ROUNDS; i++) {
-      // each begins a round in turn
-      for (let k = 0; k < builds.length; k++) {
-        const build = builds[(i + k) % builds.length];
-        if (build) await round(build);
-      }
-    }
     const [bypassed] = builds;
     /** At best, of rounds made in turn: whatever else the machine does only adds to it. */
     const leastCpu = (build: Build | undefined) => Math.min(...(build?.cpuMs ?? []));
     /** Of rounds that were made next to each other: what else the machine did was about the same. */
     const ratioTo = (to: Build | undefined, figures: (build: Build) => readonly number[], build: Build | undefined) =>
       build && to ? median(figures(build).map((figure, i) => figure / (figures(to)[i] ?? Number.NaN))) : Number.NaN;
+    const named = (name: string) => builds.find((build) => build.name === name);
+    await expectAtBest(OFF_CPU_MAX, async () => {
+      for (const { cpuMs, perSecond } of builds) cpuMs.length = perSecond.length = 0;
+      for (let i = 1; i < ROUNDS; i++) {
+        // each begins a round in turn
+        for (let k = 0; k < builds.length; k++) {
+          const build = builds[(i + k) % builds.length];
+          if (build) await round(build);
+        }
+      }
+      const noise = Math.abs(leastCpu(named('bypassed again')) / leastCpu(bypassed) - 1);
+      return leastCpu(named('off')) / leastCpu(bypassed) - noise;
+    });
     for (const build of builds) {
       const figures = `${leastCpu(build).toFixed(2)} ms CPU a request, ${median(build.perSecond).toFixed(0)} requests/s`;
       process.stdout.write(
         `${build.name}: ${figures}; CPU ${(leastCpu(build) / leastCpu(bypassed)).toFixed(3)} of bypassed\n`,
       );
     }
-    const named = (name: string) => builds.find((build) => build.name === name);
-    const noise = Math.abs(leastCpu(named('bypassed again')) / leastCpu(bypassed) - 1);
-    expect(leastCpu(named('off')) / leastCpu(bypassed)).toBeLessThan(OFF_CPU_MAX + noise);
     expect(ratioTo(named('on'), ({ perSecond }) => perSecond, named('silent'))).toBeGreaterThan(SILENT_PACE_MIN);
   }, 300_000);
 
@@ -177,5 +180,5 @@ describe('what tracing costs', () => {
       process.stdout.write(`${name}: ${(ns - bare).toFixed(0)} ns more than the work alone (${bare.toFixed(0)} ns)\n`);
       expect(ns - bare, name).toBeLessThan(SEAM_NS_MAX);
     }
-  }, 60_000);
+  });
 });

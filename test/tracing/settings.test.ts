@@ -27,7 +27,7 @@ async function traced(env: (collector: Collector) => NodeJS.ProcessEnv): Promise
 }
 
 // programs are started and stopped
-describe('the variables of OpenTelemetry', { timeout: 60_000 }, () => {
+describe('the variables of OpenTelemetry', () => {
   test('an endpoint is enough: OTLP as protobuf, and a stop sends what is waiting', async () => {
     // the first batch would be sent after 5 s
     const { contentTypes, bodies } = await traced(({ url }) => ({ OTEL_EXPORTER_OTLP_ENDPOINT: url }));

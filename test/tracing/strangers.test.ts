@@ -26,7 +26,7 @@ async function start(env: NodeJS.ProcessEnv): Promise<void> {
 }
 
 // programs are started and stopped
-describe('the trace that a request says it belongs to', { timeout: 60_000 }, () => {
+describe('the trace that a request says it belongs to', () => {
   afterEach(async () => {
     await backend.stop();
     await database.drop();

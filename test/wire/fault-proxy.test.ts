@@ -166,15 +166,15 @@ it('slow close: data at once, the end later', async () => {
 
 it('bandwidth: the set rate within a tenth, each way by itself', async () => {
   proxy.set({ bytesPerSecond: MIB }, 'toTarget');
-  await expectAtBest(1_200, async () => {
+  await expectAtBest(1, async () => {
     const { client, target } = await joined();
     client.end(Buffer.alloc(MIB));
     target.end(Buffer.alloc(8 * MIB));
     const [up, down] = await Promise.all([timed(() => readAll(target)), timed(() => readAll(client))]);
     expect([up.result.bytes.length, down.result.bytes.length]).toEqual([MIB, 8 * MIB]);
     expect(up.ms).toBeGreaterThan(900);
-    expect(down.ms).toBeLessThan(800);
-    return up.ms;
+    // a part of what each way may take
+    return Math.max(up.ms / 1_200, down.ms / 800);
   });
 });
 

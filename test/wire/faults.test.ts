@@ -71,7 +71,7 @@ async function echoed(port: number, text: string): Promise<string> {
 }
 
 describe('between the bore-server and the backend', () => {
-  it('a slow network delays, and a dead one does not stop what is carried or known', { timeout: 60_000 }, async () => {
+  it('a slow network delays, and a dead one does not stop what is carried or known', async () => {
     const [known, late] = [await platform.open(user), await platform.open(user)];
     plane.set({ latencyMs: 300 });
     const client = await CarryingClient.start(platform.server, known.token, known.port, echo);
@@ -99,7 +99,7 @@ describe('between the bore-server and the backend', () => {
     back.stop();
   });
 
-  it('calls that are cut off in the middle are made again, and count once', { timeout: 60_000 }, async () => {
+  it('calls that are cut off in the middle are made again, and count once', async () => {
     const tunnel = await platform.open(user);
     const client = await CarryingClient.start(platform.server, tunnel.token, tunnel.port, echo);
     let bytes = 0;
@@ -174,7 +174,7 @@ describe('a takeover whose grant comes later than a heartbeat that knows of it',
 });
 
 describe('between the client and the bore-server', () => {
-  it('frames in slices of one byte are frames, and streams arrive whole', { timeout: 60_000 }, async () => {
+  it('frames in slices of one byte are frames, and streams arrive whole', async () => {
     const tunnel = await platform.open(user);
     control.set({ sliceBytes: 1 });
     const client = await CarryingClient.start(throughProxy(), tunnel.token, tunnel.port, echo);
@@ -247,28 +247,26 @@ describe('a client that leaves while it is asked about', () => {
 });
 
 describe('a client that is there and does nothing', () => {
-  it(
-    'paused for longer than a visitor waits: it is taken for lost, as if its machine had vanished',
-    { timeout: 60_000 },
-    async ({ skip }) => {
-      const bore = inject('upstreamBore');
-      if ('missing' in bore) return skip(bore.missing);
-      const tunnel = await platform.open(user, { localPort: 1 });
-      const [, ...args] = tunnel.command.split(' ');
-      const client = new RunningProcess(bore.path, args, { PATH: process.env['PATH'] });
-      await client.waitFor('listening at');
-      client.signal('SIGSTOP');
-      const began = performance.now();
-      expect((await readAll(await connect(ADDRESS, tunnel.port))).how).toBe('reset');
-      expect(performance.now() - began).toBeGreaterThan(9_000);
-      expect(performance.now() - began).toBeLessThan(13_000);
-      await until(async () => (await platform.stateOf(tunnel)) === 'offline', 'the tunnel is offline');
-      expect(await isRefused(ADDRESS, tunnel.port)).toBe(true);
-      client.signal('SIGCONT');
-      expect(await client.exitCode()).not.toBeNull();
-      await client.kill9();
-    },
-  );
+  it('paused for longer than a visitor waits: it is taken for lost, as if its machine had vanished', async ({
+    skip,
+  }) => {
+    const bore = inject('upstreamBore');
+    if ('missing' in bore) return skip(bore.missing);
+    const tunnel = await platform.open(user, { localPort: 1 });
+    const [, ...args] = tunnel.command.split(' ');
+    const client = new RunningProcess(bore.path, args, { PATH: process.env['PATH'] });
+    await client.waitFor('listening at');
+    client.signal('SIGSTOP');
+    const began = performance.now();
+    expect((await readAll(await connect(ADDRESS, tunnel.port))).how).toBe('reset');
+    expect(performance.now() - began).toBeGreaterThan(9_000);
+    expect(performance.now() - began).toBeLessThan(13_000);
+    await until(async () => (await platform.stateOf(tunnel)) === 'offline', 'the tunnel is offline');
+    expect(await isRefused(ADDRESS, tunnel.port)).toBe(true);
+    client.signal('SIGCONT');
+    expect(await client.exitCode()).not.toBeNull();
+    await client.kill9();
+  });
 
   it('accepts and never sends, or sends a byte now and then: the visitor is kept, at next to no cost', async () => {
     const tunnel = await platform.open(user);
@@ -294,7 +292,7 @@ describe('a client that is there and does nothing', () => {
 });
 
 describe('a full disk', () => {
-  it('harms the state file and nothing else, and is over when there is room', { timeout: 60_000 }, async ({ skip }) => {
+  it('harms the state file and nothing else, and is over when there is room', async ({ skip }) => {
     if (process.getuid?.() !== 0) return skip('a file system of its own needs root');
     const folder = await newDataDir();
     try {
