@@ -25,8 +25,10 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     trap 'rm -f "$policy"' EXIT
     printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy"
   fi
+  # the system itself may be at it when it has just started
+  patient='-o DPkg::Lock::Timeout=300 -o Acquire::Retries=3'
   # shellcheck disable=SC2086
-  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing; } >/dev/null 2>&1 && exit 0
+  { apt-get $patient update -qq && DEBIAN_FRONTEND=noninteractive apt-get $patient install -y -qq --no-install-recommends $missing; } >/dev/null 2>&1 && exit 0
   echo "could not be installed:$missing"
 else
   echo "some tests need these packages, and are skipped without:$missing"

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 
 import { Api } from '../harness/api.js';
+import { comingAgain } from '../harness/coming-again.js';
 import { SECRETS } from '../harness/backend.js';
 import type { Operation } from '../harness/openapi.js';
 import type { ControlPlane } from './control-plane.js';
@@ -132,13 +133,15 @@ export class FuzzWorld {
 
   private async signUp(): Promise<Account> {
     const email = `${randomUUID()}@example.com`;
-    const { body } = await new Api(this.plane.url()).post('/api/v1/auth/signup', { email, password: PASSWORD });
+    const { body } = await comingAgain(() =>
+      new Api(this.plane.url()).post('/api/v1/auth/signup', { email, password: PASSWORD }),
+    );
     return { email, id: String(body.user.id), api: new Api(this.plane.url()).withToken(body.accessToken) };
   }
 
   private async logIn(email: string): Promise<{ api: Api; sessionId: string }> {
     const api = new Api(this.plane.url());
-    const { status, body } = await api.post('/api/v1/auth/login', { email, password: PASSWORD });
+    const { status, body } = await comingAgain(() => api.post('/api/v1/auth/login', { email, password: PASSWORD }));
     if (status !== 200) throw new Error(`no login: ${JSON.stringify(body)}`);
     const [, payload = ''] = String(body.accessToken).split('.');
     const { sid } = JSON.parse(Buffer.from(payload, 'base64url').toString());
@@ -148,7 +151,7 @@ export class FuzzWorld {
 
 /** @throws Error when it is refused */
 async function open(api: Api): Promise<string> {
-  const { status, body } = await api.post('/api/v1/tunnels', {});
+  const { status, body } = await comingAgain(() => api.post('/api/v1/tunnels', {}));
   if (status !== 201) throw new Error(`no tunnel to send requests about: ${JSON.stringify(body)}`);
   return String(body.id);
 }

@@ -82,11 +82,11 @@ describe('a backend without Redis', () => {
   });
 
   it('waits for one that is about to end, and serves while that one drains', async () => {
-    const old = await start({ ...ALONE, SHUTDOWN_DRAIN_SECONDS: '10' });
+    const old = await start({ ...ALONE, SHUTDOWN_DRAIN_SECONDS: '20' });
     const successor = start(ALONE);
     // the successor asks for its place already
     const asked = `SELECT FROM pg_stat_activity WHERE application_name = 'bore-instance' AND datname = current_database()`;
-    await until(async () => (await database.query(asked)).length > 1, 'the successor waits');
+    await until(async () => (await database.query(asked)).length > 1, 'the successor waits', 60_000);
     old.signal('SIGTERM');
     const next = await successor;
     expect(old.exited()).toBe(false);

@@ -48,10 +48,14 @@ describe('a backend', () => {
     const env = { ...redis.env, REDIS_PORT: String(redis.tlsPort), REDIS_TLS: 'true' };
     const NODE_EXTRA_CA_CERTS = `${redis.folder}/cert.pem`;
     const trusting = await startBackend({ database, env: { ...env, NODE_EXTRA_CA_CERTS } });
-    const distrusting = await startBackend({ database, env });
+    let distrusting = await startBackend({ database, env });
     try {
       await trusting.waitFor('Redis is reachable');
-      await distrusting.waitFor(/Redis is not reachable/);
+      // one that the machine kept from its first attempt for too long says that, and only that
+      for (let i = 0; (await distrusting.waitFor(/Redis is not reachable/)).includes('ETIMEDOUT') && i < 2; i++) {
+        await distrusting.stop();
+        distrusting = await startBackend({ database, env });
+      }
       await jobsRun(database);
       expect(distrusting.output()).toContain('self-signed certificate');
     } finally {

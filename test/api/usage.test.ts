@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import type { SessionRef } from '../../src/protocol/plane-api.js';
 import type { ConnectionRecord, Report, UsageDelta } from '../../src/protocol/reports.js';
+import { comingAgain } from '../harness/coming-again.js';
 import { ControlPlane } from './control-plane.js';
 import type { PlaneClient } from './plane-client.js';
 import { inTransaction, somebodyWaits } from './transaction.js';
@@ -216,12 +217,15 @@ describe('reports, heartbeats, changes and closings of the same tunnels at once'
           connections,
         );
         // each turns all of its sessions on, or all of them off
-        return server.beat({ ...(i % 2 ? { sessions } : { ended: sessions }), report: sent, url: plane.url(i) });
+        const beat = { ...(i % 2 ? { sessions } : { ended: sessions }), report: sent, url: plane.url(i) };
+        return comingAgain(() => server.beat(beat));
       });
       const changes = ids.map((id, i) =>
-        user.at(plane.url(i)).patch(`/api/v1/tunnels/${id}`, { maxConnections: i + 1 }),
+        comingAgain(() => user.at(plane.url(i)).patch(`/api/v1/tunnels/${id}`, { maxConnections: i + 1 })),
       );
-      const closings = ids.toReversed().map((id, i) => user.at(plane.url(i)).delete(`/api/v1/tunnels/${id}`));
+      const closings = ids
+        .toReversed()
+        .map((id, i) => comingAgain(() => user.at(plane.url(i)).delete(`/api/v1/tunnels/${id}`)));
       const answers = await Promise.all([...beats, ...changes, ...closings]);
       // 409: the tunnel was closed first
       expect(answers.map(({ status }) => status).filter((status) => ![200, 204, 409].includes(status))).toEqual([]);

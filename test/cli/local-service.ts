@@ -33,7 +33,8 @@ export async function startService(serve: (socket: Socket) => void, port = 0): P
 export async function visit({ host, port }: { host: string; port: number }): Promise<Socket> {
   const socket = net.connect({ host, port, allowHalfOpen: true });
   await once(socket, 'connect');
-  return socket;
+  // who looks for its end hears of it
+  return socket.on('error', () => undefined);
 }
 
 /** Everything that a peer sends until it has finished; fails when it is cut off. The socket stays open. */

@@ -19,7 +19,13 @@ beforeAll(async () => {
   platform = await Platform.start('127.0.7.2');
   person = await platform.newUser();
   // answers when its visitor has finished: by half-close, or never
-  upper = await startService((socket) => void readAll(socket).then((text) => socket.end(text.toUpperCase())));
+  upper = await startService(
+    (socket) =>
+      void readAll(socket).then(
+        (text) => socket.end(text.toUpperCase()),
+        () => undefined,
+      ),
+  );
 });
 
 afterAll(async () => {
@@ -228,7 +234,13 @@ describe('visitors', () => {
   });
 
   it('come many at once', async () => {
-    const service = await startService((socket) => void readAll(socket).then((text) => socket.end(`to ${text}`)));
+    const service = await startService(
+      (socket) =>
+        void readAll(socket).then(
+          (text) => socket.end(`to ${text}`),
+          () => undefined,
+        ),
+    );
     const client = await person.open(service.port);
     const answers = await Promise.all(
       Array.from({ length: 200 }, async (_, i) => {

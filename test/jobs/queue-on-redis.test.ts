@@ -8,6 +8,7 @@ import { somebodyWaits } from '../api/transaction.js';
 import { Api } from '../harness/api.js';
 import { type Backend, startBackend } from '../harness/backend.js';
 import { createDatabase, type TestDatabase } from '../harness/database.js';
+import { heldUp } from '../harness/held-up.js';
 import { OwnRedis, redisMissing, REDIS_PASSWORD } from '../harness/own-redis.js';
 import { until } from '../harness/until.js';
 import { jobsRun } from './jobs-run.js';
@@ -78,13 +79,11 @@ describe('jobs', () => {
     let slowest = 0;
     let asked = 0;
     await until(async () => {
-      const began = performance.now();
-      const { status } = await new Api(backends[asked++ % 3]?.url ?? '').post('/api/v1/auth/login', {
-        email: 'nobody@example.com',
-        password: 'wrong password',
-      });
-      expect(status).toBe(401);
-      slowest = Math.max(slowest, performance.now() - began);
+      const url = backends[asked++ % 3]?.url ?? '';
+      const login = { email: 'nobody@example.com', password: 'wrong password' };
+      const { answer, ms } = await heldUp(url, () => new Api(url).post('/api/v1/auth/login', login));
+      expect(answer.status).toBe(401);
+      slowest = Math.max(slowest, ms);
       return performance.now() > enough;
     }, 'requests are served');
     expect(slowest).toBeLessThan(2_000);

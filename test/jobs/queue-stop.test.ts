@@ -9,7 +9,7 @@ import { Receiver } from '../notifications/receiver.js';
 let hook: Receiver;
 let plane: ControlPlane;
 
-beforeEach(async () => {
+async function start(): Promise<void> {
   hook = await Receiver.start();
   plane = await ControlPlane.start({
     env: {
@@ -19,14 +19,28 @@ beforeEach(async () => {
       WEBHOOK_ALLOW_INTERNAL: '127.0.0.0/8',
     },
   });
-});
+}
 
-afterEach(async () => {
+async function stop(): Promise<void> {
   await plane?.stop();
   await hook?.stop();
-});
+}
+
+beforeEach(start);
+afterEach(stop);
 
 it('asks others to deliver what it has found while it stops', async () => {
+  // a look waits for three seconds: on a busy machine that may be too short for a stop that begins meanwhile
+  for (let i = 0; !(await stopsDuringLook()); i++) {
+    expect(i).toBeLessThan(2);
+    await stop();
+    await start();
+  }
+  expect(await plane.database.query(`SELECT FROM bullmq.job WHERE name = 'deliver-notifications'`)).not.toEqual([]);
+});
+
+/** Stops the backend while it looks for what is to be delivered. Resolves with whether the look could go on then. */
+async function stopsDuringLook(): Promise<boolean> {
   const { database } = plane;
   const [backend] = plane.backends;
   // a worker's connection is named by its queue, and there for as long as it works
@@ -57,10 +71,11 @@ it('asks others to deliver what it has found while it stops', async () => {
     await until(async () => (await waiting()).length > earlier, 'a look is under way that began since');
     backend?.signal('SIGTERM');
     await until(async () => !(await working('housekeeping')), 'the worker without a job is gone');
+    const waits = (await waiting()).length > earlier;
     await locker.query('COMMIT');
+    expect(await backend?.exitCode()).toBe(0);
+    return waits;
   } finally {
     await locker.end();
   }
-  expect(await backend?.exitCode()).toBe(0);
-  expect(await database.query(`SELECT FROM bullmq.job WHERE name = 'deliver-notifications'`)).not.toEqual([]);
-});
+}

@@ -5,6 +5,7 @@ import { ControlPlane } from '../api/control-plane.js';
 import type { PlaneClient } from '../api/plane-client.js';
 import type { Api } from '../harness/api.js';
 import { randomUuid } from '../../src/protocol/challenge.js';
+import { comingAgain } from '../harness/coming-again.js';
 import { until } from '../harness/until.js';
 
 interface Opened {
@@ -175,7 +176,7 @@ describe('a tunnel of a lost server', () => {
       'it is lost',
     );
     const [deleted] = await Promise.all([
-      Promise.all(tunnels.map(({ id }) => user.delete(`/api/v1/tunnels/${id}`))),
+      Promise.all(tunnels.map(({ id }) => comingAgain(() => user.delete(`/api/v1/tunnels/${id}`)))),
       ...Array.from({ length: 20 }, () => plane.database.query(`SELECT * FROM relocate_tunnels(0, 60, '{}', 1)`)),
     ]);
     expect(new Set(deleted.map(({ status }) => status))).toEqual(new Set([204]));

@@ -137,11 +137,13 @@ describe('npm start', () => {
   it('goes on when nobody reads its output, and npm passes Ctrl-C on', async () => {
     const launcher = launch({}, ['sh', '-c', 'npm --silent start | head -n 1']);
     await expect
-      .poll(() =>
-        api.get('/health/ready').then(
-          ({ status }) => status,
-          () => 0,
-        ),
+      .poll(
+        () =>
+          api.get('/health/ready').then(
+            ({ status }) => status,
+            () => 0,
+          ),
+        { timeout: 60_000 },
       )
       .toBe(200);
     launcher.signalGroup('SIGINT');
