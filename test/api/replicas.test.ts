@@ -182,6 +182,8 @@ describe('with a replica', () => {
     await until(() => platform.isReadFromReplica(owner, 0), 'a read of the replica again');
     // as after a crash of PostgreSQL, until a backend sets the floor anew
     const table = await platform.postgres.hold('BEGIN', 'TRUNCATE account_writes');
+    // before the new floor can come there
+    await platform.replica.pauseReplay();
     const read = platform.isReadFromReplica(owner, 0);
     await table.commit();
     expect(await read).toBe(false);

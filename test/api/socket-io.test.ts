@@ -160,7 +160,10 @@ describe('socket.io', () => {
     await user.delete(`/api/v1/tunnels/${other.id}`);
     await user.delete(`/api/v1/tunnels/${one.id}`);
     await ofOne.received(1);
-    expect(ofOne.events.slice(1)).toMatchObject([{ name: 'tunnel.closed', body: { tunnelId: one.id } }]);
+    // it may be told its position more than once
+    expect(ofOne.events.filter(({ id }) => id !== undefined)).toMatchObject([
+      { name: 'tunnel.closed', body: { tunnelId: one.id } },
+    ]);
     await curious.received(4);
     // as another server's clients subscribe
     curious.socket.emit('subscribe', foreign.id);

@@ -1,15 +1,11 @@
 import { once } from 'node:events';
 import net, { type Socket } from 'node:net';
 
-/** How a visitor fared. */
-interface Guest {
-  readonly socket: Socket;
-  isOpen: boolean;
-}
-
 /** Many visitors at once, from many addresses, who say nothing. */
 export class VisitorCrowd {
-  private readonly guests: Guest[] = [];
+  /** Those whose connection is open, in the order in which they came. */
+  private readonly guests = new Set<Socket>();
+  private came = 0;
 
   /** @param sources addresses that they come from, in turn */
   constructor(
@@ -19,36 +15,32 @@ export class VisitorCrowd {
 
   /** Those whose connection is open. */
   get open(): number {
-    return this.guests.filter(({ isOpen }) => isOpen).length;
+    return this.guests.size;
   }
 
   /** One more for each port, at once. One that is refused on the way is not an error here. */
   async come(ports: readonly number[]): Promise<void> {
     await Promise.all(
       ports.map(async (port) => {
-        const localAddress = this.sources[this.guests.length % this.sources.length];
+        const localAddress = this.sources[this.came++ % this.sources.length];
         const socket = net.connect({ host: this.host, port, ...(localAddress !== undefined && { localAddress }) });
-        const guest: Guest = { socket, isOpen: true };
-        this.guests.push(guest);
+        this.guests.add(socket);
         socket.on('error', () => undefined);
         // sent away: reset, or finished and answered so
-        socket.on('close', () => (guest.isOpen = false)).resume();
+        socket.on('close', () => this.guests.delete(socket)).resume();
         await Promise.race([once(socket, 'connect'), once(socket, 'close')]).catch(() => undefined);
       }),
     );
   }
 
-  /** All leave. Resolves when they are gone, on our side. */
+  /** The first so many of them leave, or all. Resolves when they are gone, on our side. */
   async leave(count = Infinity): Promise<void> {
-    const leaving = this.guests.splice(0, count).map(({ socket }) => socket);
     await Promise.all(
-      leaving
-        .filter(({ closed }) => !closed)
-        .map(async (socket) => {
-          const closed = once(socket, 'close');
-          socket.destroy();
-          await closed;
-        }),
+      [...this.guests].slice(0, count).map(async (socket) => {
+        const closed = once(socket, 'close');
+        socket.destroy();
+        await closed;
+      }),
     );
   }
 }
