@@ -37,6 +37,7 @@ export class ControlListener {
   );
   private readonly handshakes = new Handshakes();
   private readonly failures: FailuresBySource;
+  private lastTurnedAwayAt = -Infinity;
 
   constructor(private readonly context: ControlListenerContext) {
     const { limits, logger } = context;
@@ -47,6 +48,11 @@ export class ControlListener {
   /** Connections in their handshake now. */
   get handshakesOpen(): number {
     return this.handshakes.count;
+  }
+
+  /** When a connection was last shed because there were too many, by `performance.now()`: a client may have come for a visitor on it. */
+  get lastShedAt(): number {
+    return Math.max(this.lastTurnedAwayAt, this.handshakes.lastMadeRoomAt);
   }
 
   /** Resolves with the port. */
@@ -160,7 +166,8 @@ export class ControlListener {
     if (isBanned) this.context.logger.warn({ clientAddress: address }, 'address banned for failing handshakes');
   }
 
-  private shed(socket: Socket, outcome: string): void {
+  private shed(socket: Socket, outcome: 'shed' | 'banned' | 'no_header'): void {
+    if (outcome === 'shed') this.lastTurnedAwayAt = performance.now();
     this.context.metrics.handshakes.inc({ outcome });
     socket.resetAndDestroy();
   }

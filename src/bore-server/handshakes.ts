@@ -4,6 +4,8 @@ import type { Socket } from 'node:net';
 export class Handshakes {
   private readonly sockets = new Map<Socket, string>();
   private readonly bySource = new Map<string, Set<Socket>>();
+  /** When one last made room for another, by `performance.now()`. */
+  lastMadeRoomAt = -Infinity;
 
   get count(): number {
     return this.sockets.size;
@@ -26,6 +28,7 @@ export class Handshakes {
       if (!oldest) return false;
       this.leave(oldest);
       oldest.resetAndDestroy();
+      this.lastMadeRoomAt = performance.now();
     }
     this.add(socket, source);
     return true;

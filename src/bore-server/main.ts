@@ -47,6 +47,7 @@ async function start(options: Options, tracing: Tracing | undefined): Promise<vo
     logger,
     trusted,
     book: plane?.book,
+    lastShedAt: () => control.lastShedAt,
     onSessionEnd: (ended) => reporter?.sessionEnded(ended),
     onFence: (fence) => plane?.grants.fence(fence),
     onSettings: (tunnelId, settings) => plane?.grants.updateSettings(tunnelId, settings),

@@ -23,6 +23,8 @@ export interface VisitorsContext {
   readonly trusted: Networks | undefined;
   /** Where usage is written down; none in stand-alone mode. */
   readonly book: UsageBook | undefined;
+  /** When a connection to the control port was last shed, by `performance.now()`: a client may have come for its visitor on it. */
+  lastShedAt(): number;
   /** Called when a visitor is gone, after it was taken off its tunnel. */
   readonly onLeave: (tunnel: Tunnel) => void;
 }
@@ -199,11 +201,13 @@ export class Visitors {
 
   /**
    * The client did not come for a visitor. If it has come for nobody since, it is not there: its machine vanished with the
-   * notice unacknowledged, which keeps TCP keepalive from noticing for a quarter of an hour, or it hangs.
+   * notice unacknowledged, which keeps TCP keepalive from noticing for a quarter of an hour, or it hangs. Nothing is known of it when
+   * we have shed connections since.
    */
   private giveUp(visitor: Visitor): void {
     const { session, lastFetchedAt } = visitor.tunnel;
-    const isThere = lastFetchedAt >= visitor.arrivedAt || (session?.begunAt ?? 0) > visitor.arrivedAt;
+    const heardAt = Math.max(lastFetchedAt, session?.begunAt ?? 0, this.context.lastShedAt());
+    const isThere = heardAt >= visitor.arrivedAt;
     this.dismiss(visitor, 'not_fetched');
     if (!isThere) session?.end('client_lost', 'visitors were not fetched');
   }

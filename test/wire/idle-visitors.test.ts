@@ -31,7 +31,11 @@ async function carriedTunnel(): Promise<OpenedTunnel> {
   return tunnel;
 }
 
+/** Visitors whom any client has fetched. A scrape would know as well, and count the server's descriptors for it each time. */
+let fetched = 0;
+
 function serve(stream: Socket): void {
+  fetched++;
   stream.on('error', () => undefined);
   stream.on('data', (chunk: Buffer) => stream.write(chunk)).on('end', () => stream.end());
   stream.resume();
@@ -84,14 +88,14 @@ describe('8,000 idle visitors of one bore-server', () => {
     const tunnels = await Promise.all(Array.from({ length: 10 }, carriedTunnel));
     const crowd = new VisitorCrowd('127.0.12.100', SOURCES);
     const gather = async (count: number) => {
+      const before = fetched;
       for (let have = 0; have < count; have += WAVE) {
         const ports = Array.from({ length: Math.min(WAVE, count - have) }, (_, i) => tunnels[i % 10]?.port ?? 0);
         await crowd.come(ports);
-        // fetched, so that no tunnel has more of them waiting than it may
-        await until(async () => (await connections()) === have + ports.length, 'all are there', 30_000);
+        // and fetched: a visitor waits for ten seconds, and its client may be slow beside other suites
+        await until(() => fetched === before + have + ports.length, 'all are fetched', 30_000);
       }
-      const carried = 'bore_server_visitors_total{outcome="carried"}';
-      await until(async () => (await platform.metric(carried)) >= count, 'all are carried');
+      await until(async () => (await connections()) === count, 'all are there');
     };
     // what is allocated once, is
     await gather(500);

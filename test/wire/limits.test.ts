@@ -208,6 +208,21 @@ describe('bandwidth', () => {
   });
 });
 
+describe('a client whose connections are shed', () => {
+  it('is not taken for lost, though it has fetched nobody', async () => {
+    const server = await start({ BORE_MAX_HANDSHAKES_PER_SOURCE: '2', BORE_WAITING_SECONDS: '1' });
+    await carry(server, 10_000, greet);
+    const silent = await Promise.all([1, 2].map(() => WireClient.connect(server)));
+    for (const { socket } of silent) sockets.push(socket);
+    // they are in their handshake
+    for (const each of silent) expect((await each.next()).kind).toBe('challenge');
+    expect((await readAll(await visit(10_000))).how).toBe('reset');
+    expect(await metric(server, 'bore_server_handshakes_total{outcome="shed"}')).toBe(1);
+    for (const { socket } of silent) socket.destroy();
+    await until(() => isServed(10_000), 'the next visitor is served');
+  });
+});
+
 describe('a source that keeps failing', () => {
   it('is banned for a while; a source whose client is good is not', async () => {
     const server = await start({ BORE_FAILURES_BEFORE_BAN: '5', BORE_BAN_SECONDS: '2' });
