@@ -11,7 +11,7 @@ import { type Owner, ReplicatedPlatform } from './replicated-platform.js';
 /** What a read may take while a replica hangs: our patience with it, and a busy machine. The driver would wait for 3 s. */
 const HELD_UP_MS_MAX = 2_500;
 /** For what goes as fast as the machine does. */
-const BUSY_MS = 30_000;
+const BUSY_MS = 90_000;
 
 let platform: ReplicatedPlatform;
 
@@ -74,6 +74,9 @@ class Load {
   }
 }
 
+const isInUse = async (i: number): Promise<boolean> =>
+  (await new Api(platform.at(i).url).get('/health/ready')).body.details.replicas.status === 'up';
+
 /** What backends have said since then. */
 const saidSince = (then: readonly { at: Backend; length: number }[]) =>
   then.map(({ at, length }) => at.output().slice(length));
@@ -100,24 +103,34 @@ describe.each([
 ])('a replica that $what', ({ reason, fail, mend }) => {
   it(
     'fails no read, holds none up, shows every client its own writes, and comes back',
-    { timeout: 180_000 },
+    { timeout: 400_000 },
     async () => {
       const reader = await platform.newOwner();
       for (const i of [0, 1])
         await until(() => platform.isReadFromReplica(reader, i), 'a read of the replica', BUSY_MS);
       const listen = () => [0, 1].map((i) => ({ at: platform.at(i), length: platform.at(i).output().length }));
+      const isSaid = (said: string) =>
+        [...said.matchAll(/"reason":"([^"]*)","msg":"replica left out"/g)].some(([, why = '']) => reason.test(why));
+      /** Resolves when both leave it out, with whether they do so for that. */
+      const leftOutForThat = async () => {
+        for (const i of [0, 1]) await until(() => isInUse(i), 'it is in use', BUSY_MS);
+        const failed = listen();
+        await fail();
+        const isLeftOut = (said: string) => said.includes('"msg":"replica left out"');
+        await until(() => saidSince(failed).every(isLeftOut), 'both leave it out', BUSY_MS);
+        return saidSince(failed).every(isSaid);
+      };
       const load = new Load(reader, await platform.newOwner());
       try {
         await load.goesOn();
         load.slowestMs = 0;
-        const failed = listen();
-        await fail();
-        let mended = failed;
+        let mended = listen();
         try {
-          // a look that was late on a busy machine may come first, with a reason of its own
-          const isSaid = (said: string) =>
-            [...said.matchAll(/"reason":"([^"]*)","msg":"replica left out"/g)].some(([, why = '']) => reason.test(why));
-          await until(() => saidSince(failed).every(isSaid), 'both leave it out, and say why', BUSY_MS);
+          // a look that was late on a busy machine leaves it out for a reason of its own, and then there is no other
+          for (let i = 0; !(await leftOutForThat()); i++) {
+            expect(i, 'times that it was left out for something else').toBeLessThan(2);
+            await mend();
+          }
           for (const i of [0, 1]) {
             const ready = await new Api(platform.at(i).url).get('/health/ready');
             expect(ready.status).toBe(200);

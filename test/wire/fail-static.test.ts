@@ -129,6 +129,9 @@ describe('with every backend and PostgreSQL killed', () => {
     });
     await platform.startBackendAgain();
     await until(async () => (await user.get('/api/v1/auth/me')).status === 200, 'the backend is back');
+    // which took it for lost when its heartbeats stayed away for so long
+    const servers = () => postgres.query(`SELECT FROM servers WHERE state = 'online' AND lease_until > now()`);
+    await until(async () => (await servers()).length === 1, 'the bore-server is back');
   });
 });
 
