@@ -40,7 +40,7 @@ const quietly = (act: (stream: Socket) => void) => (stream: Socket) => {
 describe('usage', () => {
   it(
     'equals what the sockets carried, to the byte, though the backend is killed 20 times',
-    { timeout: 400_000 },
+    { timeout: 900_000 },
     async () => {
       const tunnels = [await platform.open(user), await platform.open(user)];
       const carried = new Map(tunnels.map((tunnel) => [tunnel, { bytesIn: 0, bytesOut: 0, connections: 0 }]));
