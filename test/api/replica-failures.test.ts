@@ -74,9 +74,6 @@ class Load {
   }
 }
 
-const isInUse = async (i: number): Promise<boolean> =>
-  (await new Api(platform.at(i).url).get('/health/ready')).body.details.replicas.status === 'up';
-
 /** What backends have said since then. */
 const saidSince = (then: readonly { at: Backend; length: number }[]) =>
   then.map(({ at, length }) => at.output().slice(length));
@@ -113,7 +110,7 @@ describe.each([
         [...said.matchAll(/"reason":"([^"]*)","msg":"replica left out"/g)].some(([, why = '']) => reason.test(why));
       /** Resolves when both leave it out, with whether they do so for that. */
       const leftOutForThat = async () => {
-        for (const i of [0, 1]) await until(() => isInUse(i), 'it is in use', BUSY_MS);
+        for (const i of [0, 1]) await until(() => platform.isReplicaInUse(i), 'it is in use', BUSY_MS);
         const failed = listen();
         await fail();
         const isLeftOut = (said: string) => said.includes('"msg":"replica left out"');

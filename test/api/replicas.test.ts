@@ -31,8 +31,6 @@ const leftOutFor = (i: number): string[] =>
   ]
     .map(([, reason = '']) => reason)
     .filter((reason) => !/^Error: .*timeout/i.test(reason));
-const isInUse = async (i: number): Promise<boolean> =>
-  (await new Api(platform.at(i).url).get('/health/ready')).body.details.replicas.status === 'up';
 
 async function newestAction(admin: Api): Promise<unknown> {
   return (await admin.get('/api/v1/admin/audit?limit=1')).body.items[0].action;
@@ -90,14 +88,14 @@ describe('with a replica', () => {
         if (round % 10 !== 0) continue;
         await platform.renameOnPrimary(other, name);
         const timesBefore = platform.timesSaid(round + 1, 'replica left out');
-        const wasInUse = await isInUse(round + 1);
+        const wasInUse = await platform.isReplicaInUse(round + 1);
         const began = performance.now();
         const shown = await platform.nameInList(other, round + 1);
         // a replica that takes longer is right not to be waited for, and the machine may be busy
         if (performance.now() - began > PATIENCE_MS) continue;
         // nor is one asked that is left out because a sample came late
         const isLeftOut = platform.timesSaid(round + 1, 'replica left out') > timesBefore;
-        if (!wasInUse || isLeftOut || !(await isInUse(round + 1))) continue;
+        if (!wasInUse || isLeftOut || !(await platform.isReplicaInUse(round + 1))) continue;
         othersInTime++;
         if (shown !== name) othersFromReplica++;
       }

@@ -93,6 +93,11 @@ export class ReplicatedPlatform {
     await this.postgres.query('UPDATE tunnels SET name = $2 WHERE id = $1', [tunnelId, name]);
   }
 
+  /** What the i-th backend says of it. */
+  async isReplicaInUse(i: number): Promise<boolean> {
+    return (await new Api(this.at(i).url).get('/health/ready')).body.details.replicas.status === 'up';
+  }
+
   /** With the replay paused, so that the replica has the old name for as long as we look. */
   async isReadFromReplica(owner: Owner, i: number): Promise<boolean> {
     const name = `renamed-${performance.now()}`.replace('.', '-').slice(0, 30);
